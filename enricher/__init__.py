@@ -1,0 +1,1 @@
+"""enricher: writes what the kernel knows about a span onto the span."""

@@ -1,0 +1,68 @@
+"""What a child process gives up, and how it is tied to its parent. Linux only."""
+
+import ctypes
+import os
+import pwd
+import signal
+from pathlib import Path
+
+from enricher.errors import EnricherError
+
+PR_SET_PDEATHSIG = 1
+PR_SET_NO_NEW_PRIVS = 38
+
+# A user that exists on no ordinary system: the range systemd takes its dynamic users from is 61184 to 65519.
+UNNAMED_UID = 61417
+USER = "enricher"
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class PrivilegesKept(EnricherError):
+    """The process still holds capabilities after it gave them up."""
+
+    code = "privileges_kept"
+
+
+def die_with_parent() -> None:
+    """Asks the kernel for SIGTERM when the parent dies, however it dies. A change of uid undoes it."""
+    parent = os.getppid()
+    _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it died in between
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def drop() -> None:
+    """Becomes an unprivileged user of its own for good: no capability, no way back, no new ones by exec.
+
+    The user is `enricher` where there is one, otherwise a bare uid. Does nothing but the last where the process
+    is not root. To be called before the first thread and the first byte from the network.
+    """
+    if os.geteuid() == 0:
+        uid, gid = _ids()
+        os.setgroups([])
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+        if capabilities := effective_capabilities():
+            raise PrivilegesKept(f"capabilities {capabilities:#x} are left after the change to uid {uid}")
+    _prctl(PR_SET_NO_NEW_PRIVS, 1)
+
+
+def effective_capabilities() -> int:
+    """Bits as in linux/capability.h."""
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    return next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:"))
+
+
+def _ids() -> tuple[int, int]:
+    try:
+        user = pwd.getpwnam(USER)
+    except KeyError:
+        return UNNAMED_UID, UNNAMED_UID
+    return user.pw_uid, user.pw_gid
+
+
+def _prctl(option: int, value: int) -> None:
+    if _libc.prctl(option, value, 0, 0, 0) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error), f"prctl({option})")

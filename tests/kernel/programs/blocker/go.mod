@@ -1,0 +1,3 @@
+module blocker
+
+go 1.21
