@@ -16,6 +16,7 @@ from typing import Literal
 from enricher._native import LogWriter
 from enricher.config.model import Settings
 from enricher.exits import CANNOT_OBSERVE, CANNOT_START
+from enricher.privileges import die_with_parent
 from enricher.telemetry.logs import Logger, configure, get_logger
 
 # 96 bytes each: 12 MiB, touched only as it fills. At 30,000 spans a second a reader may lag four seconds.
@@ -43,9 +44,12 @@ class Child:
     starts: int = field(default=0)
 
     def start(self, settings: bytes, now_s: float) -> None:
-        command = [sys.executable, "-m", self.module, "--log-fd", str(self.log_fd)]
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, pass_fds=[self.log_fd], env=os.environ | _ENVIRONMENT
+            [sys.executable, "-m", self.module, "--log-fd", str(self.log_fd)],
+            stdin=subprocess.PIPE,
+            pass_fds=[self.log_fd],
+            env=os.environ | _ENVIRONMENT,
+            preexec_fn=_begin_child,
         )
         self.started_s, self.due_s = now_s, None
         self.starts += 1
@@ -74,6 +78,13 @@ def supervise(settings: Settings) -> int:
     pipeline = Child("enricher.pipeline", readable)
     # The pipeline first: spans flow whatever becomes of the observer, and are last to be stopped.
     return _Supervisor([pipeline, observer], settings.to_json().encode(), signals, get_logger()).run()
+
+
+def _begin_child() -> None:
+    """Runs in the child before its program: this process has one thread, so that is safe here."""
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides the order
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _evidence_log() -> tuple[int, int]:
@@ -116,9 +127,9 @@ class _Supervisor:
             self._log.warning("SIGHUP ignored: the configuration is read at start only")
             return None
         for child in self._children:
-            if child.process and child.due_s is None and (status := child.process.poll()) is not None:
-                if self._has_ended(child, status):
-                    return 1
+            status = child.process.poll() if child.process else None
+            if status is not None and self._has_ended(child, status):
+                return 1
         return None
 
     def _has_ended(self, child: Child, status: int) -> bool:

@@ -1,0 +1,270 @@
+"""The records that probes, observer and pipeline exchange.
+
+Generated from probes/events.h by scripts/generate_records.py: change them there. What a field means is said
+in that header. Times are CLOCK_MONOTONIC in nanoseconds.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+from struct import Struct
+from typing import Self
+
+EVENTS_VERSION = 1
+OFFSET_NONE = 0xFFFF
+RECORD_SIZE = 96
+PROGRAM_COUNT = 8
+COUNTERS_EACH = 5
+
+
+class EventKind(IntEnum):
+    """`enum event_kind`."""
+
+    WAIT = 1
+    WAIT_GOING_ON = 2
+    SPAN_END = 3
+    PROCESS_EXEC = 4
+    PROCESS_EXIT = 5
+    HEARTBEAT = 32
+    LOSS = 33
+    PROCESS = 34
+    SENDER = 35
+
+
+class WaitKind(IntFlag):
+    """`enum wait_kind`."""
+
+    KERNEL = 1
+    PARKED = 2
+
+
+class EventFlag(IntFlag):
+    """`enum event_flag`."""
+
+    WAIT_FOR_WRITE = 1
+    WAIT_END_UNKNOWN = 2
+    PROCESS_HAS_GOROUTINES = 16
+    PROCESS_HAS_SPAN_ENDS = 32
+
+
+class FdType(IntEnum):
+    """`enum fd_type`."""
+
+    UNKNOWN = 0
+    PIPE = 1
+    CHARACTER_DEVICE = 2
+    DIRECTORY = 4
+    BLOCK_DEVICE = 6
+    FILE = 8
+    SOCKET = 12
+
+
+class ProbeProgram(IntEnum):
+    """`enum probe_program`."""
+
+    SYS_EXIT = 0
+    SCHED_SWITCH = 1
+    SCAN = 2
+    SPAN_END = 3
+    PROCESS_EXEC = 4
+    PROCESS_EXIT = 5
+    PROCESS_FORK = 6
+    MARK_THREADS = 7
+
+
+class ProbeCounter(IntEnum):
+    """`enum probe_counter`."""
+
+    EVENTS = 0
+    RING_FULL = 1
+    MAP_FULL = 2
+    READ_FAILED = 3
+    UNKNOWN_END = 4
+
+
+_PEER = Struct("<HHHH16s8x")
+_SPAN_IDS = Struct("<16s8s8x")
+_EVENT = Struct("<QQQQIIHHHHiBB2xQ32s")
+_PROCESS_LAYOUT = Struct("<HHHHHHH2x")
+_PROBE_CONFIG = Struct("<QQQ")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """`struct peer`, 32 bytes."""
+
+    family: int = 0
+    port: int = 0
+    local_port: int = 0
+    protocol: int = 0
+    address: bytes = bytes(16)
+
+    def pack(self) -> bytes:
+        """The 32 bytes of it. Raises struct.error where a field is out of range."""
+        return _PEER.pack(self.family, self.port, self.local_port, self.protocol, self.address)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """From exactly 32 bytes. Raises struct.error where there are more or fewer."""
+        values = _PEER.unpack(data)
+        return cls(
+            family=values[0],
+            port=values[1],
+            local_port=values[2],
+            protocol=values[3],
+            address=values[4],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpanIds:
+    """`struct span_ids`, 32 bytes."""
+
+    trace_id: bytes = bytes(16)
+    span_id: bytes = bytes(8)
+
+    def pack(self) -> bytes:
+        """The 32 bytes of it. Raises struct.error where a field is out of range."""
+        return _SPAN_IDS.pack(self.trace_id, self.span_id)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """From exactly 32 bytes. Raises struct.error where there are more or fewer."""
+        values = _SPAN_IDS.unpack(data)
+        return cls(trace_id=values[0], span_id=values[1])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessLayout:
+    """`struct process_layout`, 16 bytes."""
+
+    flags: int = 0
+    g_m: int = 0
+    g_goid: int = 0
+    g_parent_goid: int = 0
+    m_curg: int = 0
+    span_context: int = 0
+    span_end_time: int = 0
+
+    def pack(self) -> bytes:
+        """The 16 bytes of it. Raises struct.error where a field is out of range."""
+        return _PROCESS_LAYOUT.pack(
+            self.flags,
+            self.g_m,
+            self.g_goid,
+            self.g_parent_goid,
+            self.m_curg,
+            self.span_context,
+            self.span_end_time,
+        )
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """From exactly 16 bytes. Raises struct.error where there are more or fewer."""
+        values = _PROCESS_LAYOUT.unpack(data)
+        return cls(
+            flags=values[0],
+            g_m=values[1],
+            g_goid=values[2],
+            g_parent_goid=values[3],
+            m_curg=values[4],
+            span_context=values[5],
+            span_end_time=values[6],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeConfig:
+    """`struct probe_config`, 24 bytes."""
+
+    blocked_threshold_ns: int = 0
+    chain_gap_ns: int = 0
+    forget_after_ns: int = 0
+
+    def pack(self) -> bytes:
+        """The 24 bytes of it. Raises struct.error where a field is out of range."""
+        return _PROBE_CONFIG.pack(self.blocked_threshold_ns, self.chain_gap_ns, self.forget_after_ns)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """From exactly 24 bytes. Raises struct.error where there are more or fewer."""
+        values = _PROBE_CONFIG.unpack(data)
+        return cls(blocked_threshold_ns=values[0], chain_gap_ns=values[1], forget_after_ns=values[2])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """`struct event`, 96 bytes."""
+
+    start_ns: int = 0
+    end_ns: int = 0
+    goid: int = 0
+    parent_goid: int = 0
+    tgid: int = 0
+    tid: int = 0
+    kind: EventKind
+    flags: int = 0
+    syscall: int = 0
+    error: int = 0
+    fd: int = 0
+    wait_kind: int = 0
+    fd_type: int = 0
+    tail_of_ns: int = 0
+    detail: bytes = bytes(32)
+
+    def pack(self) -> bytes:
+        """The 96 bytes of it. Raises struct.error where a field is out of range."""
+        return _EVENT.pack(
+            self.start_ns,
+            self.end_ns,
+            self.goid,
+            self.parent_goid,
+            self.tgid,
+            self.tid,
+            self.kind,
+            self.flags,
+            self.syscall,
+            self.error,
+            self.fd,
+            self.wait_kind,
+            self.fd_type,
+            self.tail_of_ns,
+            self.detail,
+        )
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """From exactly 96 bytes. Raises struct.error where there are more or fewer."""
+        values = _EVENT.unpack(data)
+        return cls(
+            start_ns=values[0],
+            end_ns=values[1],
+            goid=values[2],
+            parent_goid=values[3],
+            tgid=values[4],
+            tid=values[5],
+            kind=EventKind(values[6]),
+            flags=values[7],
+            syscall=values[8],
+            error=values[9],
+            fd=values[10],
+            wait_kind=values[11],
+            fd_type=values[12],
+            tail_of_ns=values[13],
+            detail=values[14],
+        )
+
+    @classmethod
+    def iter_unpack(cls, data: bytes) -> Iterator[Self]:
+        """One after the other. Raises struct.error where `data` does not end with a whole record."""
+        return (cls.unpack(data[at : at + RECORD_SIZE]) for at in range(0, len(data), RECORD_SIZE))
+
+    @property
+    def peer(self) -> Peer:
+        """`detail` read as `struct peer`: only for the kinds that have one."""
+        return Peer.unpack(self.detail)
+
+    @property
+    def span(self) -> SpanIds:
+        """`detail` read as `struct span_ids`: only for the kinds that have one."""
+        return SpanIds.unpack(self.detail)
