@@ -48,9 +48,26 @@ def drop() -> None:
     _prctl(PR_SET_NO_NEW_PRIVS, 1)
 
 
+def can_read_as_dropped(path: str) -> bool:
+    """Whether the file could still be read after `drop`. Before the first thread only: it changes the user twice."""
+    if os.geteuid() != 0:
+        return os.access(path, os.R_OK, effective_ids=True)
+    uid, gid = _ids()
+    groups = os.getgroups()
+    os.setgroups([])
+    os.setegid(gid)
+    os.seteuid(uid)
+    try:
+        return os.access(path, os.R_OK, effective_ids=True)
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
+
+
 def effective_capabilities() -> int:
     """Bits as in linux/capability.h."""
-    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    status = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace")
     return next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:"))
 
 

@@ -1,0 +1,1 @@
+"""What the enricher tells of itself: logs, metrics, health. What it tells of spans is not here."""

@@ -1,0 +1,205 @@
+"""The observer as the process it is: its statuses, its log, its end."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from enricher._native import EvidenceIndex, LogWriter
+from enricher.config.model import Ebpf, Probes, Processors, Select, Settings
+from enricher.evidence.records import Event, EventKind
+from enricher.exits import CANNOT_OBSERVE, CANNOT_START
+
+from .conftest import DEADLINE_S, wait_until
+
+LOG_RECORDS = 4096
+NO_PRIVILEGE = ("setpriv", "--inh-caps=-all", "--bounding-set=-all")
+OTHER_PIDS = ("unshare", "--pid", "--fork", "--mount-proc")
+
+
+def settings(**ebpf: object) -> Settings:
+    return Settings(processors=Processors(ebpf=Ebpf(**ebpf)))  # type: ignore[arg-type]
+
+
+class Running:
+    """One observer and the log it writes."""
+
+    def __init__(self, log_fd: int, configured: Settings, launcher: tuple[str, ...] = ()) -> None:
+        self.process = subprocess.Popen(
+            [*launcher, sys.executable, "-m", "enricher.observer", "--log-fd", str(log_fd)],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=[log_fd],
+            text=True,
+        )
+        assert self.process.stdin
+        self.process.stdin.write(configured.to_json())
+        self.process.stdin.close()
+        self.process.stdin = None
+
+    def end(self, by: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
+        self.process.send_signal(by)
+        return self.wait()
+
+    def wait(self) -> tuple[int, str]:
+        """Its exit status and what it logged."""
+        _, logged = self.process.communicate(timeout=DEADLINE_S)
+        return self.process.returncode, logged
+
+
+@pytest.fixture
+def log_fd() -> Iterator[int]:
+    fd = os.memfd_create("evidence", os.MFD_CLOEXEC)
+    LogWriter(fd, LOG_RECORDS)
+    yield fd
+    os.close(fd)
+
+
+@pytest.fixture
+def index(log_fd: int) -> EvidenceIndex:
+    return EvidenceIndex(log_fd, 30_000_000_000, 1000, 1000)
+
+
+@pytest.fixture
+def run(log_fd: int) -> Iterator[Callable[..., Running]]:
+    started: list[Running] = []
+
+    def one(configured: Settings, launcher: tuple[str, ...] = ()) -> Running:
+        started.append(Running(log_fd, configured, launcher))
+        return started[-1]
+
+    yield one
+    for observer in started:
+        if observer.process.poll() is None:
+            observer.process.kill()
+            observer.process.communicate()
+
+
+def next_watermark(index: EvidenceIndex) -> int:
+    before_ns = index.watermark_ns
+    wait_until(lambda: index.poll() >= 0 and index.watermark_ns > before_ns, "a later watermark")
+    return index.watermark_ns
+
+
+def test_the_watermark_goes_on_until_it_is_told_to_end(run: Callable[..., Running], index: EvidenceIndex) -> None:
+    observer = run(settings())
+    for _ in range(20):
+        next_watermark(index)
+    assert index.going_on_ns <= index.watermark_ns
+    status, logged = observer.end()
+    assert status == 0
+    assert '"event": "observed"' in logged
+    assert "Traceback" not in logged
+
+
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGHUP])
+def test_only_its_parent_ends_it(run: Callable[..., Running], index: EvidenceIndex, by: signal.Signals) -> None:
+    observer = run(settings())
+    next_watermark(index)
+    observer.process.send_signal(by)
+    for _ in range(3):
+        next_watermark(index)
+    assert observer.end()[0] == 0
+
+
+def test_a_selected_program_is_watched_from_its_start_to_its_end(
+    run: Callable[..., Running], index: EvidenceIndex
+) -> None:
+    observer = run(settings(select=Select(executables=("*/cat",))))
+    next_watermark(index)
+    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as program:
+        wait_until(lambda: index.poll() >= 0 and index.process(program.pid), "its being watched")
+        program.communicate()
+    wait_until(lambda: index.poll() >= 0 and not index.watched, "its end")
+    status, logged = observer.end()
+    assert status == 0
+    assert '"event": "watching a program"' in logged
+    assert "/cat" in logged
+
+
+def test_a_killed_observer_leaves_a_log_that_the_next_one_takes_up(
+    run: Callable[..., Running], index: EvidenceIndex
+) -> None:
+    first = run(settings(select=Select(executables=("*/cat",))))
+    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as program:
+        wait_until(lambda: index.poll() >= 0 and index.process(program.pid), "its being watched")
+        first.end(signal.SIGKILL)
+        index.poll()
+        killed_ns = index.watermark_ns
+        second = run(settings(select=Select(executables=("*/cat",))))
+        resumed_ns = next_watermark(index)
+        # What happened in between is said to be lost, and the process to be watched again.
+        assert index.lost(killed_ns, killed_ns, program.pid)
+        assert index.lost(resumed_ns, resumed_ns, program.pid)
+        wait_until(lambda: index.poll() >= 0 and index.process(program.pid)[0] > killed_ns, "its being watched again")
+        assert not index.lost(next_watermark(index), index.watermark_ns, program.pid)
+        second.end()
+        program.communicate()
+
+
+def test_without_privilege_it_ends_with_the_status_that_asks_for_no_restart(run: Callable[..., Running]) -> None:
+    status, logged = run(settings(), NO_PRIVILEGE).wait()
+    assert status == CANNOT_OBSERVE
+    assert "not_permitted" in logged
+    assert "Run as root" in logged
+
+
+def test_without_privilege_what_must_be_on_is_an_error(run: Callable[..., Running]) -> None:
+    status, _ = run(settings(probes=Probes(go_sdk="on")), NO_PRIVILEGE).wait()
+    assert status == CANNOT_START
+
+
+def test_in_another_pid_namespace_it_observes_nothing_rather_than_the_wrong(run: Callable[..., Running]) -> None:
+    status, logged = run(settings(), OTHER_PIDS).wait()
+    assert status == CANNOT_OBSERVE
+    assert "hostPID" in logged
+
+
+def test_with_everything_off_there_is_nothing_to_observe(run: Callable[..., Running]) -> None:
+    status, _ = run(settings(probes=Probes(syscalls="off", go_sdk="off", processes="off"))).wait()
+    assert status == CANNOT_OBSERVE
+
+
+def test_without_the_probe_on_starts_programs_are_found_by_looking(
+    run: Callable[..., Running], index: EvidenceIndex
+) -> None:
+    observer = run(settings(probes=Probes(processes="off"), select=Select(executables=("*/cat",))))
+    next_watermark(index)
+    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as program:
+        wait_until(lambda: index.poll() >= 0 and index.process(program.pid), "its being watched")
+        program.communicate()
+    wait_until(lambda: index.poll() >= 0 and not index.watched, "its end")
+    assert observer.end()[0] == 0
+
+
+def test_it_ends_with_its_parent(log_fd: int, index: EvidenceIndex) -> None:
+    script = f"""
+import os, signal, subprocess, sys
+from enricher.privileges import die_with_parent
+child = subprocess.Popen([sys.executable, "-m", "enricher.observer", "--log-fd", "{log_fd}"],
+                         stdin=subprocess.PIPE, pass_fds=[{log_fd}], preexec_fn=die_with_parent)
+child.stdin.write({settings().to_json().encode()!r})
+child.stdin.close()
+print(child.pid, flush=True)
+sys.stdin.read()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[log_fd], text=True
+    )
+    assert parent.stdout
+    observer = int(parent.stdout.readline())
+    next_watermark(index)
+    parent.communicate()
+
+    def is_gone() -> bool:
+        try:
+            os.kill(observer, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    wait_until(is_gone, "the observer's end")

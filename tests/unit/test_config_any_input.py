@@ -1,0 +1,86 @@
+"""Whatever a file or the environment holds, it is settings or a ConfigError, never another exception."""
+
+import contextlib
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from enricher.config import environment
+from enricher.config.durations import parse, render
+from enricher.config.load import load
+from enricher.config.model import Settings
+from enricher.config.problems import ConfigError, Problem
+from enricher.config.tree import all_keys, plain
+from enricher.config.yaml_file import read
+
+WORDS = sorted({key for _, key in all_keys(Settings)} | {"otlp_grpc", "auto", "on", "http", "1s", "a:1", "${env:A}"})
+scalars = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.sampled_from(WORDS), st.binary()
+)
+trees = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=4),
+    max_leaves=12,
+)
+SHAPE = plain(load(None, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a:1"}))
+
+
+def grafted(tree: object, path: list[int], graft: object) -> object:
+    """`tree` with something else at the place that `path` leads to."""
+    if not path or not isinstance(tree, dict) or not tree:
+        return graft
+    key = list(tree)[path[0] % len(tree)]
+    return {**tree, key: grafted(tree[key], path[1:], graft)}
+
+
+def settings_or_none(file: Path, text: str, environ: dict[str, str]) -> Settings | None:
+    file.write_text(text, encoding="utf-8", errors="surrogatepass")
+    with contextlib.suppress(ConfigError):
+        return load(file, environ)
+    return None
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(max_size=200), st.text(max_size=5))
+def test_any_text(tmp_path: Path, text: str, value: str) -> None:
+    settings_or_none(tmp_path / "c", text, {"A": value})
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.integers(0, 5), max_size=6), trees, st.text(max_size=5))
+def test_any_tree_in_the_place_of_any_setting(tmp_path: Path, path: list[int], graft: object, value: str) -> None:
+    text = yaml.safe_dump(grafted(SHAPE, path, graft))
+    found = settings_or_none(tmp_path / "c", text, {"A": value})
+    if found is not None:
+        assert Settings.from_json(found.to_json()) == found
+
+
+@given(st.dictionaries(st.sampled_from(["ENDPOINT", "HEADERS", "TIMEOUT", "COMPRESSION", "INSECURE", "PROTOCOL"]),
+                       st.text(max_size=30) | st.sampled_from(["http://a:1", "grpc", "a=b", "9"])))  # fmt: skip
+def test_any_environment(variables: dict[str, str]) -> None:
+    with contextlib.suppress(ConfigError):
+        load(None, {f"OTEL_EXPORTER_OTLP_{name}": value for name, value in variables.items()})
+
+
+@given(st.text())
+def test_a_text_is_a_duration_or_a_value_error(text: str) -> None:
+    with contextlib.suppress(ValueError):
+        assert parse(render(parse(text))) == parse(text)
+
+
+@given(st.text(min_size=1))
+def test_headers_never_show_their_values(text: str) -> None:
+    problems: list[Problem] = []
+    secret = "".join(character for character in text if character not in ",=")
+    environ = {"OTEL_EXPORTER_OTLP_HEADERS": f"name=value,S3CR3T{secret}"}
+    list(environment.overrides(environ, problems))
+    assert problems
+    assert "S3CR3T" not in str(problems)
+
+
+@pytest.mark.parametrize("text", ["a: 1\r\nb: 2\r\n", "\ufeffa: 1\n", "a: 1 # no newline"])
+def test_usual_variations_of_files_are_read(text: str) -> None:
+    assert read(text, "c", {}).tree["a"] == 1
