@@ -4,6 +4,7 @@ import ctypes
 import os
 import pwd
 import signal
+from collections.abc import Iterable
 from pathlib import Path
 
 from enricher.errors import EnricherError
@@ -48,17 +49,17 @@ def drop() -> None:
     _prctl(PR_SET_NO_NEW_PRIVS, 1)
 
 
-def can_read_as_dropped(path: str) -> bool:
-    """Whether the file could still be read after `drop`. Before the first thread only: it changes the user twice."""
+def can_read_as_dropped(paths: Iterable[str]) -> bool:
+    """Whether all of these could still be read after `drop`. For before the first thread: it changes the user twice."""
     if os.geteuid() != 0:
-        return os.access(path, os.R_OK, effective_ids=True)
+        return all(os.access(path, os.R_OK, effective_ids=True) for path in paths)
     uid, gid = _ids()
     groups = os.getgroups()
     os.setgroups([])
     os.setegid(gid)
     os.seteuid(uid)
     try:
-        return os.access(path, os.R_OK, effective_ids=True)
+        return all(os.access(path, os.R_OK, effective_ids=True) for path in paths)
     finally:
         os.seteuid(0)
         os.setegid(0)

@@ -1,0 +1,166 @@
+"""The unprivileged half: `python -m enricher.pipeline --log-fd N`, settings as JSON on standard input.
+
+Reads top to bottom as the data flows: receiver, policy (with index and join), queue, exporter.
+"""
+
+import argparse
+import gc
+import importlib
+import os
+import signal
+import sys
+from pathlib import Path
+
+from enricher import causes
+from enricher._native import EvidenceIndex, encode_attributes
+from enricher.config.model import Ebpf, OtlpGrpcExporter, Settings
+from enricher.errors import EnricherError
+from enricher.exits import CANNOT_START
+from enricher.join import methods
+from enricher.join.joiner import Joiner
+from enricher.otlp.grpcio_exporter import Exporter, GrpcioExporter
+from enricher.otlp.grpcio_receiver import GrpcioReceiver
+from enricher.otlp.queue import BoundedQueue
+from enricher.otlp.terminal import TerminalExporter
+from enricher.otlp.transport import Limits
+from enricher.policy import Policy
+from enricher.privileges import can_read_as_dropped, die_with_parent, drop
+from enricher.telemetry.health import Health
+from enricher.telemetry.logs import configure, get_logger
+from enricher.telemetry.metrics import Metrics
+from enricher.telemetry.metrics_endpoint import MetricsEndpoint
+
+# At 34,000 spans a second, the most measured for one service, these are the span ends of eight seconds, longer
+# than an SDK keeps a span before it exports it (5 s by default).
+MAX_SPAN_ENDS = 262_144
+MAX_WAITS = 131_072
+TERMINAL_QUEUE_SIZE = 1000  # requests; as of the exporter that has a setting for it
+CHECK_EVERY_S = 1.0
+
+RECEIVER_GRACE_S = 2.0
+POLICY_GRACE_S = 3.0
+EXPORTER_GRACE_S = 8.0
+
+# What is imported only where it is needed, which after the change of user may be too late; see `_preload`.
+LAZY_MODULES = (
+    "encodings.ascii",
+    "encodings.idna",
+    "encodings.latin_1",
+    "google.rpc.error_details_pb2",
+    "google.rpc.status_pb2",
+    "grpc_health.v1.health_pb2",
+    "opentelemetry.proto.collector.trace.v1.trace_service_pb2",
+    "prometheus_client",
+    "prometheus_client.exposition",
+    "rich.console",
+    "rich.text",
+    "rich.tree",
+    "wsgiref.simple_server",
+)
+
+
+class Pipeline:
+    """Everything between the sender and the backend, built from the settings."""
+
+    def __init__(self, settings: Settings, log_fd: int) -> None:
+        ebpf = settings.ebpf or Ebpf()
+        limits = Limits(max_message_bytes=settings.grpc.max_recv_bytes)
+        metrics = Metrics()
+        exporter = settings.exporter
+        if isinstance(exporter, OtlpGrpcExporter):
+            queue = BoundedQueue(exporter.sending_queue.queue_size)
+            self._exporter: Exporter = GrpcioExporter(exporter, queue, metrics)
+        else:
+            queue = BoundedQueue(TERMINAL_QUEUE_SIZE)
+            self._exporter = TerminalExporter(queue, metrics)
+        index = EvidenceIndex(log_fd, ebpf.retention_ns, MAX_WAITS, MAX_SPAN_ENDS)
+        joiner = Joiner(
+            methods.build(index) if settings.ebpf else (),  # without the processor, requests only pass through
+            causes.registry(),
+            encode_attributes,
+            stamp_all=settings.ebpf is not None and ebpf.stamp == "all",
+        )
+        self._policy = Policy(
+            index, joiner, queue, metrics, tail_ns=ebpf.tail_window_ns, threshold_ns=ebpf.blocked_threshold_ns
+        )
+        self._health = Health(self._policy.heartbeat_seen_ns, lambda: self._policy.working and self._exporter.alive)
+        self._receiver = GrpcioReceiver(settings.grpc.endpoint, self._policy.admit, limits, self._health, metrics)
+        self._endpoint = MetricsEndpoint(settings.service.telemetry.metrics.address, metrics)
+        for source in (self._policy.series, queue.series, self._health.series):
+            metrics.add_source(source)
+
+    def start(self) -> int:
+        """From the backend's end to the sender's, so that what comes in can go out. Returns the receiver's port.
+
+        Raises CannotListen.
+        """
+        self._exporter.start()
+        self._policy.start()
+        self._receiver.start()
+        self._endpoint.start()
+        self._health.taking_spans = True
+        return self._receiver.port
+
+    def stop(self) -> None:
+        """From the sender's end to the backend's: what was accepted is delivered, or counted."""
+        self._health.taking_spans = False
+        self._receiver.stop(RECEIVER_GRACE_S)
+        self._policy.stop(POLICY_GRACE_S)
+        self._exporter.stop(EXPORTER_GRACE_S)
+        self._endpoint.stop()
+
+    @property
+    def working(self) -> bool:
+        """False when a thread that spans need has died: then only a new process helps."""
+        return self._policy.working and self._exporter.alive
+
+
+def main() -> int:
+    """Runs until SIGTERM; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m enricher.pipeline")
+    parser.add_argument("--log-fd", type=int, required=True)
+    log_fd = parser.parse_args().log_fd
+    # Blocked in every thread, and taken by this one. SIGINT and SIGHUP are the parent's business.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+    settings = Settings.from_json(sys.stdin.read())
+    configure("pipeline", settings.service.telemetry.logs.level)
+    log = get_logger()
+    _preload()
+    drop()
+    die_with_parent()
+    try:
+        pipeline = Pipeline(settings, log_fd)
+        port = pipeline.start()
+    except EnricherError as error:
+        log.error("cannot start", error=error)
+        return CANNOT_START
+    gc.collect()
+    gc.freeze()  # what is alive now stays: no need to look through it at every collection
+    host = settings.grpc.endpoint.rpartition(":")[0]
+    log.info("spans are taken", endpoint=f"{host}:{port}", exporter=_destination(settings), uid=os.getuid())
+    while signal.sigtimedwait({signal.SIGTERM}, CHECK_EVERY_S) is None:
+        if not pipeline.working:
+            log.error("a thread has died, ending to be started anew")
+            return 1
+    pipeline.stop()
+    return 0
+
+
+def _destination(settings: Settings) -> str:
+    exporter = settings.exporter
+    return exporter.endpoint if isinstance(exporter, OtlpGrpcExporter) else "terminal"
+
+
+def _preload() -> None:
+    """Imports now what is imported late, if the user that this process becomes cannot read where modules come from.
+
+    A checkout or a Python in root's home is such a place. Elsewhere what is never needed is never loaded.
+    """
+    if can_read_as_dropped([path for path in sys.path if Path(path).exists()]):
+        return
+    for module in LAZY_MODULES:
+        importlib.import_module(module)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
