@@ -6,7 +6,7 @@ rules need no second implementation, and what is generated cannot disagree with 
 names (of structs, enums and macros, which BTF keeps when something uses them) are read from the text.
 
     python scripts/generate_records.py            writes both files
-    python scripts/generate_records.py --check    writes nothing; status 1 if a file is not as it would be written
+    python scripts/generate_records.py --check    writes nothing; status 1 if a file would change
 
 Needs clang and bpftool.
 """
@@ -91,7 +91,7 @@ class Header:
 
 
 def read_header() -> Header:
-    """The header's types as the compiler lays them out. Raises CalledProcessError where it does not compile."""
+    """The header's types as the compiler lays them out. Raises CalledProcessError if it does not compile."""
     text = HEADER.read_text()
     structs = re.findall(r"^struct (\w+) \{", text, re.MULTILINE)
     enums = re.findall(r"^enum (\w+) \{", text, re.MULTILINE)
@@ -221,7 +221,7 @@ def _python_struct(struct: Struct) -> Iterator[str]:
     yield ""
     yield "    @classmethod"
     yield "    def unpack(cls, data: bytes) -> Self:"
-    yield f'        """From exactly {struct.size} bytes. Raises struct.error where there are more or fewer."""'
+    yield f'        """From exactly {struct.size} bytes, otherwise raises struct.error."""'
     yield f"        values = {packer}.unpack(data)"
     yield from _call(
         "return cls", [f"{field.name}={_python_read(field, at)}" for at, field in enumerate(struct.fields)]
@@ -241,15 +241,13 @@ PYTHON_ITER_UNPACK = '''
     @classmethod
     def iter_unpack(cls, data: bytes) -> Iterator[Self]:
         """One after the other. Raises struct.error where `data` does not end with a whole record."""
-        return (cls.unpack(data[at : at + RECORD_SIZE]) for at in range(0, len(data), RECORD_SIZE))'''.split(
-    "\n"
-)
+        return (cls.unpack(data[at : at + RECORD_SIZE]) for at in range(0, len(data), RECORD_SIZE))'''.split("\n")
 
 
 def _call(callee: str, arguments: list[str]) -> Iterator[str]:
     """On one line where that fits, otherwise one argument a line, as the formatter would have it."""
     line = f"        {callee}({', '.join(arguments)})"
-    if len(line) <= 110:
+    if len(line) <= 120:
         yield line
         return
     yield f"        {callee}("
@@ -278,8 +276,8 @@ def _python_default(field: Field) -> str:
 RUST_HEAD = """\
 //! The records that probes, observer and pipeline exchange.
 //!
-//! Generated from probes/events.h by scripts/generate_records.py: change them there. What a field means is said
-//! in that header. Times are CLOCK_MONOTONIC in nanoseconds.
+//! Generated from probes/events.h by scripts/generate_records.py: change them there. What a field means is
+//! said in that header. Times are CLOCK_MONOTONIC in nanoseconds.
 """
 
 
@@ -287,9 +285,7 @@ def rust_source(header: Header) -> str:
     """The whole of native/src/records.rs."""
     sizes = {struct.name: struct.size for struct in header.structs}
     lines = [RUST_HEAD]
-    lines += [
-        f"pub const {name}: u32 = {value};" for name, value in header.constants if name == "EVENTS_VERSION"
-    ]
+    lines += [f"pub const {name}: u32 = {value};" for name, value in header.constants if name == "EVENTS_VERSION"]
     lines.append(f"pub const RECORD_SIZE: usize = {sizes['event']};")
     for enumeration in header.enumerations:
         if enumeration.name in RUST_ENUM_TYPES:
@@ -356,9 +352,7 @@ def main() -> int:
             continue
         differs = True
         if check:
-            print(
-                f"{path.relative_to(ROOT)} is not what {HEADER.relative_to(ROOT)} generates", file=sys.stderr
-            )
+            print(f"{path.relative_to(ROOT)} is not what {HEADER.relative_to(ROOT)} generates", file=sys.stderr)
         else:
             path.write_text(source)
             print(f"wrote {path.relative_to(ROOT)}")

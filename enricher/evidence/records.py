@@ -105,15 +105,9 @@ class Peer:
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
-        """From exactly 32 bytes. Raises struct.error where there are more or fewer."""
+        """From exactly 32 bytes, otherwise raises struct.error."""
         values = _PEER.unpack(data)
-        return cls(
-            family=values[0],
-            port=values[1],
-            local_port=values[2],
-            protocol=values[3],
-            address=values[4],
-        )
+        return cls(family=values[0], port=values[1], local_port=values[2], protocol=values[3], address=values[4])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +123,7 @@ class SpanIds:
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
-        """From exactly 32 bytes. Raises struct.error where there are more or fewer."""
+        """From exactly 32 bytes, otherwise raises struct.error."""
         values = _SPAN_IDS.unpack(data)
         return cls(trace_id=values[0], span_id=values[1])
 
@@ -160,7 +154,7 @@ class ProcessLayout:
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
-        """From exactly 16 bytes. Raises struct.error where there are more or fewer."""
+        """From exactly 16 bytes, otherwise raises struct.error."""
         values = _PROCESS_LAYOUT.unpack(data)
         return cls(
             flags=values[0],
@@ -187,7 +181,7 @@ class ProbeConfig:
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
-        """From exactly 24 bytes. Raises struct.error where there are more or fewer."""
+        """From exactly 24 bytes, otherwise raises struct.error."""
         values = _PROBE_CONFIG.unpack(data)
         return cls(blocked_threshold_ns=values[0], chain_gap_ns=values[1], forget_after_ns=values[2])
 
@@ -234,7 +228,7 @@ class Event:
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
-        """From exactly 96 bytes. Raises struct.error where there are more or fewer."""
+        """From exactly 96 bytes, otherwise raises struct.error."""
         values = _EVENT.unpack(data)
         return cls(
             start_ns=values[0],

@@ -38,7 +38,7 @@ class Hold(Generic[T]):
     """The requests that wait, first come first looked at. Not thread-safe: the policy thread owns it."""
 
     def __init__(self, longest_ns: int) -> None:
-        self._longest_ns = longest_ns
+        self.longest_ns = longest_ns
         self._held: deque[Held[T]] = deque()
 
     def __len__(self) -> int:
@@ -57,6 +57,6 @@ class Hold(Generic[T]):
                 yield held
 
     def _waits(self, held: Held[T], known: Known, now_ns: int) -> bool:
-        if not known.live or now_ns - held.arrived_ns >= self._longest_ns:
+        if not known.live or now_ns - held.arrived_ns >= self.longest_ns:
             return False
         return known.watermark_ns < held.ends_ns + CLOCK_SLACK_NS or known.going_on_ns < held.open_until_ns

@@ -78,7 +78,7 @@ class FakeIndex:
 
 def matched(index: FakeIndex, *spans: FakeSpan, peer: str = PEER) -> Match:
     method = Process(index)  # type: ignore[arg-type]
-    request = Request(FakeRequest(spans), peer)
+    request = Request(FakeRequest(spans), lambda: peer)
     method.saw(request, WINDOW)
     return method.match(request, range(len(spans)), WINDOW)
 
@@ -111,7 +111,7 @@ def test_two_spans_at_once_leave_the_wait_to_neither() -> None:
 
 def test_a_span_of_an_earlier_request_counts_as_a_neighbour() -> None:
     method = Process(FakeIndex([FakeWait(10 * MS, 40 * MS)]))  # type: ignore[arg-type]
-    first, second = (Request(FakeRequest((FakeSpan(name, 0, 50 * MS),)), PEER) for name in (b"a", b"b"))
+    first, second = (Request(FakeRequest((FakeSpan(name, 0, 50 * MS),)), lambda: PEER) for name in (b"a", b"b"))
     method.saw(first, WINDOW)
     method.saw(second, WINDOW)
     assert method.match(first, [0], WINDOW).evidence == []

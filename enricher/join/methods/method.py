@@ -1,6 +1,6 @@
 """The interface of a match method, and what it may ask of the evidence index."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -83,10 +83,10 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A scanned request and who sent it (`ipv4:127.0.0.1:5555`, in gRPC's notation)."""
+    """A scanned request and who sent it (`ipv4:127.0.0.1:5555`, in gRPC's notation; costs a call to learn)."""
 
     scanned: ScannedRequest
-    peer: str
+    peer: Callable[[], str]
 
 
 @dataclass(frozen=True, slots=True)

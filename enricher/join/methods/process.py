@@ -104,7 +104,7 @@ class Process:
         """The process that sent it, if this method is the one for it."""
         if not self._index.watched_without_span_ends:
             return None
-        tgid = self._index.sender(request.peer)
+        tgid = self._index.sender(request.peer())
         watched = self._index.process(tgid) if tgid is not None else None
         return tgid if watched and not watched[1] & EventFlag.PROCESS_HAS_SPAN_ENDS else None
 

@@ -1,0 +1,312 @@
+"""What runs per byte, per span or per event: native/, compiled.
+
+Times are integers in ns: `_unix_ns` CLOCK_REALTIME, otherwise CLOCK_MONOTONIC. Lists and bytes are copies.
+None of it may be called by two threads at once, but for `Request`, which never changes.
+"""
+
+from typing import final
+
+class MalformedRequest(ValueError):
+    """The bytes are not a valid ExportTraceServiceRequest: protobuf's own parser refuses them, too."""
+
+class MalformedLog(ValueError):
+    """The memory is not an evidence log of this version, or its header contradicts itself."""
+
+@final
+class Span:
+    """What identity needs of a span, as it came: ids may be empty or of any length."""
+
+    @property
+    def trace_id(self) -> bytes: ...
+    @property
+    def span_id(self) -> bytes: ...
+    @property
+    def parent_span_id(self) -> bytes: ...
+    @property
+    def kind(self) -> int:
+        """A SpanKind of OTLP, or any other number."""
+
+    @property
+    def start_unix_ns(self) -> int: ...
+    @property
+    def end_unix_ns(self) -> int: ...
+
+@final
+class Request:
+    """A scanned ExportTraceServiceRequest; immutable."""
+
+    @staticmethod
+    def scan(body: bytes) -> Request:
+        """Reads a request once. Accepts exactly what protobuf's parser accepts, otherwise raises
+        MalformedRequest. A large body is scanned without the GIL."""
+
+    @property
+    def body(self) -> bytes:
+        """The very object that was scanned."""
+
+    @property
+    def span_count(self) -> int: ...
+    @property
+    def last_end_unix_ns(self) -> int:
+        """The latest end of a span, 0 if there is no span."""
+
+    @property
+    def last_tail_end_unix_ns(self) -> int:
+        """The latest end of a span that can have a tail: of kind SERVER or CONSUMER, or without a parent. 0
+        if none."""
+
+    def spans(self) -> list[Span]:
+        """In the order in which they stand in the request; a span's place in it is its ordinal."""
+
+    def splice(self, patches: list[tuple[int, bytes]]) -> bytes:
+        """The request with these bytes (from `encode_attributes`) added to spans, all else byte for byte as
+        it came.
+
+        `patches` are pairs of ordinal and bytes, ordinals ascending. Returns `body` itself where nothing is
+        to be added. Raises ValueError where the ordinals are not ascending or not those of spans, or where
+        the result would be longer than 2 GiB.
+        """
+
+def encode_attributes(attributes: dict[str, bool | int | float | str]) -> bytes:
+    """Encodes span attributes for `Request.splice`, in the order of the dict.
+
+    Raises TypeError for a value of another type, OverflowError for an int of more than 64 bits,
+    UnicodeEncodeError for a str that has no UTF-8.
+    """
+
+@final
+class LogWriter:
+    """The writing end of the evidence log. There may be one at a time."""
+
+    def __init__(self, fd: int, capacity: int | None = None) -> None:
+        """Makes the log in an empty file (usually a memfd) with room for `capacity` records, or goes on with
+        the one that is there. The descriptor may be closed afterwards.
+
+        Raises MalformedLog if there is something else, another capacity than the one asked for, or nothing
+        and no capacity was given; OSError if the file cannot be sized or mapped.
+        """
+
+    @property
+    def position(self) -> int:
+        """Records written since the log was made."""
+
+    @property
+    def capacity(self) -> int: ...
+    @property
+    def epoch(self) -> int:
+        """How often the log has been opened for writing, this time included."""
+
+    @property
+    def last_heartbeat_ns(self) -> int:
+        """The watermark of the last heartbeat in the log, by whichever writer; 0 if there is none."""
+
+    def append(self, records: bytes) -> None:
+        """Appends packed `Event`s. Raises ValueError where the length is not a multiple of RECORD_SIZE."""
+
+    def heartbeat(self, watermark_ns: int, going_on_ns: int) -> None:
+        """Promises that every event up to `watermark_ns` is in the log, and every wait that was going on at
+        `going_on_ns`."""
+
+@final
+class Drained:
+    """What one `Ring.drain` did."""
+
+    @property
+    def moved(self) -> int:
+        """Records that went into the log."""
+
+    @property
+    def foreign(self) -> int:
+        """Records of another size or an unknown kind; left out."""
+
+    @property
+    def caught_up(self) -> bool:
+        """Everything that was in the ring when the call began has been taken. False: a record was being
+        written."""
+
+    @property
+    def for_observer(self) -> bytes:
+        """Packed `Event`s of the kinds PROCESS_EXEC and PROCESS_EXIT; the latter are in the log, too."""
+
+@final
+class Ring:
+    """A BPF ring buffer, drained into the evidence log."""
+
+    def __init__(self, map_fd: int, size: int) -> None:
+        """Maps a BPF_MAP_TYPE_RINGBUF whose max_entries is `size`; the descriptor may be closed afterwards.
+        Raises OSError if it cannot be mapped."""
+
+    def drain(self, log: LogWriter) -> Drained:
+        """Takes every record up to the first that is still being written."""
+
+@final
+class Wait:
+    """One blocked system call. Fields as of `struct event` in probes/events.h."""
+
+    @property
+    def start_ns(self) -> int: ...
+    @property
+    def end_ns(self) -> int: ...
+    @property
+    def goid(self) -> int: ...
+    @property
+    def parent_goid(self) -> int: ...
+    @property
+    def tgid(self) -> int: ...
+    @property
+    def tid(self) -> int: ...
+    @property
+    def syscall(self) -> int: ...
+    @property
+    def error(self) -> int: ...
+    @property
+    def fd(self) -> int: ...
+    @property
+    def fd_type(self) -> int: ...
+    @property
+    def wait_kind(self) -> int: ...
+    @property
+    def flags(self) -> int: ...
+    @property
+    def going_on(self) -> bool:
+        """It was not over when the evidence was read: `end_ns` is only when it was last seen."""
+
+    @property
+    def peer_family(self) -> int: ...
+    @property
+    def peer_port(self) -> int: ...
+    @property
+    def peer_address(self) -> bytes:
+        """4 or 16 bytes; empty for what is not an internet socket."""
+
+    def peer(self) -> str:
+        """`10.0.0.1:80` or `[::1]:80`; for what has no such peer `unix`, `socket`, `pipe`, `file`,
+        `directory`, `block device` or `character device`; empty if not even that is known."""
+
+@final
+class SpanEvidence:
+    """A span that was blocked, in kernel time. `blocked_*` are of its waits clipped to [start_ns,
+    tail_end_ns]."""
+
+    @property
+    def ordinal(self) -> int: ...
+    @property
+    def tgid(self) -> int: ...
+    @property
+    def goid(self) -> int: ...
+    @property
+    def start_ns(self) -> int: ...
+    @property
+    def end_ns(self) -> int: ...
+    @property
+    def tail_end_ns(self) -> int:
+        """`end_ns` if the span cannot have a tail."""
+
+    @property
+    def complete(self) -> bool:
+        """All evidence for this span is here, none was lost, and each of its waits ended within span and
+        tail."""
+
+    @property
+    def waits(self) -> list[Wait]:
+        """By start; at least one."""
+
+    @property
+    def longest(self) -> Wait:
+        """The one with the longest part inside the span and its tail."""
+
+    @property
+    def blocked_ns(self) -> int:
+        """Of the union of the waits."""
+
+    @property
+    def blocked_after_end_ns(self) -> int:
+        """The part of `blocked_ns` after the span's own end."""
+
+    @property
+    def blocked_count(self) -> int: ...
+    @property
+    def kinds(self) -> int:
+        """`WaitKind` values of the waits, or-ed."""
+
+@final
+class Matched:
+    """What the index knows of the spans of one request. Numbers in lists are ordinals, ascending."""
+
+    @property
+    def evidence(self) -> list[SpanEvidence]:
+        """Of the spans that were blocked for as long as the threshold, by ordinal."""
+
+    @property
+    def incomplete(self) -> list[int]:
+        """Matched spans that are not in `evidence`, and of which evidence was lost or may still come."""
+
+    @property
+    def matched(self) -> int:
+        """How many spans were tied to a goroutine."""
+
+    @property
+    def unmatched(self) -> list[int]: ...
+    @property
+    def open_until_ns(self) -> int:
+        """The end of the last tail that is not known to be over; 0 if there is none."""
+
+@final
+class EvidenceIndex:
+    """A reader of the evidence log, and all it knows, findable."""
+
+    def __init__(self, fd: int, retention_ns: int, max_waits: int, max_span_ends: int) -> None:
+        """Reads the log in `fd`, which may be closed afterwards. Span ends and waits are kept for the
+        retention time, and at most so many (of span ends: the next power of two).
+
+        Raises MalformedLog if there is no log of this version, OSError if it cannot be mapped.
+        """
+
+    def poll(self) -> int:
+        """Reads what is new in the log, and forgets what is too old. Returns how many records were read.
+        Raises MalformedLog if the log's header contradicts itself."""
+
+    @property
+    def watermark_ns(self) -> int:
+        """Every event up to this time has been read, or its loss is known."""
+
+    @property
+    def going_on_ns(self) -> int:
+        """Every wait that was going on at this time is known."""
+
+    @property
+    def heartbeat_seen_ns(self) -> int:
+        """When `poll` last came upon a heartbeat that was newer than the one before; 0: never."""
+
+    @property
+    def watched(self) -> int:
+        """Processes that are watched now."""
+
+    @property
+    def watched_without_span_ends(self) -> int:
+        """Processes, ended ones within the retention time included, whose span ends are not seen."""
+
+    def match(self, request: Request, clock_ns: int, tail_ns: int, threshold_ns: int) -> Matched:
+        """Ties spans to the goroutines that ended them, and to what these were blocked in.
+
+        `clock_ns` is CLOCK_REALTIME - CLOCK_MONOTONIC. A span's end in kernel time is that of its End(), its
+        start lies its own duration before; where its end differs from that of its End() by more than 250 ms
+        it was given one, and its own times count. Spans that can have a tail (see `Request`) have one of
+        `tail_ns`.
+        """
+
+    def kernel_waits(self, tgid: int, start_ns: int, end_ns: int) -> list[Wait]:
+        """Sleeps inside system calls of a process whose span ends are not seen, of all its threads, by
+        start."""
+
+    def sender(self, peer: str) -> int | None:
+        """The process that has this end of a connection, in gRPC's notation (`ipv4:127.0.0.1:5555`)."""
+
+    def process(self, tgid: int) -> tuple[int, int] | None:
+        """Since when it is watched, and its PROCESS_* flags; None if it is not."""
+
+    def lost(self, start_ns: int, end_ns: int, tgid: int) -> bool:
+        """Whether evidence of this process (0: of any) between these times was lost."""
+
+    def statistics(self) -> dict[str, int]:
+        """What is held now and, ending in `_total`, what has been counted since the index was made."""

@@ -1,0 +1,102 @@
+"""`python -m enricher.observer --log-fd N`: the settings as JSON on standard input, the evidence log as descriptor N.
+
+Ends with 0 on SIGTERM, and with the statuses of `enricher.exits`.
+"""
+
+import ctypes
+import gc
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from enricher._native import LogWriter, Ring
+from enricher.config.model import Ebpf, Settings
+from enricher.config.values import split_endpoint
+from enricher.exits import CANNOT_OBSERVE, CANNOT_START
+from enricher.observer import host
+from enricher.observer.discovery import Discovery
+from enricher.observer.inspection import Inspector
+from enricher.observer.observer import TICK_NS, Observer
+from enricher.observer.probe_set import Failed, NothingLoaded, Probe, ProbeSet, Status
+from enricher.observer.senders import Senders
+from enricher.telemetry.logs import Logger, configure, get_logger
+
+
+def main() -> int:
+    """Runs until SIGTERM; the exit status."""
+    if len(sys.argv) != 3 or sys.argv[1] != "--log-fd":
+        sys.exit("usage: python -m enricher.observer --log-fd N < settings.json")
+    log_fd = int(sys.argv[2])
+    os.set_inheritable(log_fd, False)
+    # Blocked from now on, and taken by sigtimedwait between two ticks. SIGINT and SIGHUP are the parent's business.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+    settings = Settings.from_json(sys.stdin.read())
+    configure("observer", settings.service.telemetry.logs.level)
+    log = get_logger()
+    if settings.ebpf is None:
+        log.info("nothing to observe: the pipeline has no processor ebpf")
+        return CANNOT_OBSERVE
+    wanted = asdict(settings.ebpf.probes)
+    namespace = host.pid_namespace(str(Path("/proc/self/ns/pid").readlink()))
+    if namespace.answer is host.Answer.NO:
+        log.error("nothing can be observed", why=f"pid namespace is {namespace.detail}", fix=namespace.fix)
+        return CANNOT_START if "on" in wanted.values() else CANNOT_OBSERVE
+    try:
+        probes = ProbeSet(wanted, blocked_threshold_ns=settings.ebpf.blocked_threshold_ns)
+    except NothingLoaded as error:
+        _tell_status(error.status, log)
+        return CANNOT_START if "on" in wanted.values() else CANNOT_OBSERVE
+    with probes:
+        _tell_status(probes.status, log)
+        if any(wanted[probe] == "on" and isinstance(found, Failed) for probe, found in probes.status.items()):
+            return CANNOT_START
+        observe(probes, settings, settings.ebpf, log_fd, log)
+    return 0
+
+
+def observe(probes: ProbeSet, settings: Settings, ebpf: Ebpf, log_fd: int, log: Logger) -> None:
+    """Until SIGTERM."""
+    evidence = LogWriter(log_fd)
+    discovery = Discovery(probes, Inspector(), ebpf.select, log, time.monotonic_ns)
+    host_name, port = split_endpoint(settings.grpc.endpoint)
+    observer = Observer(
+        probes=probes,
+        ring=Ring(probes.ring.fd, probes.ring.max_entries),
+        evidence=evidence,
+        discovery=discovery,
+        # Port 0: whichever is free, which only the pipeline knows.
+        senders=Senders(host_name, port) if port else None,
+        log=log,
+        unknown_since_ns=evidence.last_heartbeat_ns,
+    )
+    _give_back_memory()
+    due_ns = time.monotonic_ns()
+    while True:
+        busy = observer.tick()
+        now_ns = time.monotonic_ns()
+        due_ns = now_ns if busy else max(due_ns + TICK_NS, now_ns)
+        if signal.sigtimedwait({signal.SIGTERM}, (due_ns - now_ns) / 1e9):
+            break
+    discovery.close()
+    observer.tell_statistics()
+
+
+def _tell_status(status: Mapping[Probe, Status], log: Logger) -> None:
+    for probe, found in status.items():
+        if isinstance(found, Failed):
+            log.error("a probe is not to be had on this host", probe=probe.value, error=found.error)
+
+
+def _give_back_memory() -> None:
+    """What loading and starting needed is not needed again."""
+    gc.collect()
+    gc.freeze()
+    ctypes.CDLL(None).malloc_trim(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""Shows enriched spans on the terminal, when no backend is named: to try things out, and to look at one service.
+
+At more traces a second than anybody can read it shows some, those with evidence first, and counts the others.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterable
+from threading import Thread
+from typing import Final, TextIO
+
+from enricher.otlp.queue import BoundedQueue, Reservation
+from enricher.otlp.terminal_text import coloured, lines_of, plain
+from enricher.otlp.terminal_traces import Trace, TraceGatherer
+from enricher.telemetry.logs import get_logger
+from enricher.telemetry.metrics import Metrics
+
+log = get_logger()
+
+# SDKs export every 5 s by default, but all spans of one service's trace together.
+QUIET_NS: Final = 1_000_000_000
+_TURN_S: Final = 0.25
+_TRACES_A_TURN: Final = 5
+_MAX_TAKEN_BYTES: Final = 1 << 20
+
+
+class TerminalExporter:
+    """An `Exporter` that writes to `stream` (standard output), in colours if that is a terminal."""
+
+    def __init__(
+        self,
+        queue: BoundedQueue,
+        metrics: Metrics,
+        *,
+        stream: TextIO | None = None,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self._queue = queue
+        self._metrics = metrics
+        self._stream = stream or sys.stdout
+        self._paint = coloured if self._stream.isatty() else plain
+        self._clock_ns = clock_ns
+        self._gatherer = TraceGatherer(QUIET_NS)
+        self._waiting: list[Trace] = []
+        self._next_turn_ns = 0
+        self._broken = False  # nobody reads the stream any more
+        self._thread = Thread(target=self._run, name="terminal", daemon=True)
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, grace_s: float) -> None:
+        self._queue.close()
+        # A terminal that was stopped (Ctrl-S) may hold the thread for good; it does not hold the process.
+        self._thread.join(grace_s)
+        while left := self._queue.take(_MAX_TAKEN_BYTES):
+            spans = sum(reservation.spans for reservation in left)
+            self._metrics.exporter_send_failed_spans.add(spans, "shutdown")
+            self._queue.release(left)
+
+    def _run(self) -> None:
+        while not self._queue.finished:
+            nothing_due = not self._waiting and not len(self._gatherer)
+            batch = self._queue.take(_MAX_TAKEN_BYTES, None if nothing_due else _TURN_S)
+            for reservation in batch:
+                self._gather(reservation)
+            self._queue.release(batch)
+            self._show_some()
+        self._show([*self._waiting, *self._gatherer.rest()])
+
+    def _gather(self, reservation: Reservation) -> None:
+        from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+        try:
+            request = ExportTraceServiceRequest.FromString(reservation.body)
+            self._waiting += self._gatherer.add(request, self._clock_ns())
+        except Exception:  # what cannot be shown must not end the thread that shows the rest
+            log.exception("a request could not be shown")
+            self._metrics.exporter_send_failed_spans.add(reservation.spans, "fault")
+        else:
+            self._metrics.exporter_sent_spans.add(reservation.spans)
+
+    def _show_some(self) -> None:
+        """What is due, once a turn."""
+        now_ns = self._clock_ns()
+        if now_ns < self._next_turn_ns:
+            return
+        self._next_turn_ns = now_ns + int(_TURN_S * 1e9)
+        due = [*self._waiting, *self._gatherer.quiet(now_ns)]
+        self._waiting.clear()
+        self._show(due)
+
+    def _show(self, traces: list[Trace]) -> None:
+        chosen = sorted(traces, key=lambda trace: trace.enriched == 0)[:_TRACES_A_TURN]
+        lines = [self._paint(line) for trace in chosen for line in lines_of(trace)]
+        left_out = len(traces) - len(chosen)
+        if left_out:
+            enriched = sum(trace.enriched > 0 for trace in traces) - sum(trace.enriched > 0 for trace in chosen)
+            lines += [f"… and {left_out} more traces not shown, {enriched} of them with evidence", ""]
+        self._write(lines)
+
+    def _write(self, lines: Iterable[str]) -> None:
+        if self._broken:
+            return
+        try:
+            for line in lines:
+                self._stream.write(line + "\n")
+            self._stream.flush()
+        except (OSError, ValueError) as error:  # ValueError: the stream was closed
+            self._broken = True
+            log.warning("spans are not shown any more, as the output is gone", error=error)

@@ -1,0 +1,274 @@
+//! What is known of the watched processes: the evidence log, read and made findable. Holds what happened
+//! within the retention time; every part is bounded. No I/O, and no clock but the one handed in.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::hash::Hashed;
+use crate::log::Read;
+use crate::records::{
+    Event, Peer, EVENT_HEARTBEAT, EVENT_LOSS, EVENT_PROCESS, EVENT_PROCESS_EXIT, EVENT_SENDER,
+    EVENT_SPAN_END, EVENT_WAIT, EVENT_WAIT_GOING_ON, PROCESS_HAS_SPAN_ENDS, WAIT_END_UNKNOWN, WAIT_KERNEL,
+};
+use crate::span_ends::{SpanEnd, SpanEnds};
+use crate::waits::{Owner, Waits};
+
+const MOST_SENDERS: usize = 16_384;
+const MOST_LOSSES: usize = 1024;
+pub const AF_INET: u16 = 2;
+pub const AF_INET6: u16 = 10;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Process {
+    pub since_ns: u64,
+    /// PROCESS_*
+    pub flags: u16,
+    ended_ns: Option<u64>,
+}
+
+/// A time in which events were lost, of one process or, for tgid 0, of any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Loss {
+    start_ns: u64,
+    end_ns: u64,
+    tgid: u32,
+}
+
+/// One end of a connection; an IPv4 address as it is mapped into IPv6.
+pub type Endpoint = ([u8; 16], u16);
+
+/// Counted since the index was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub records: u64,
+    /// Overwritten in the log before they were read.
+    pub records_overtaken: u64,
+    pub span_ends: u64,
+    /// A second end of a span: only the first counts.
+    pub span_ends_repeated: u64,
+    pub waits: u64,
+    /// The goroutine went on, at an unknown time: no evidence.
+    pub waits_end_unknown: u64,
+    pub losses: u64,
+}
+
+pub struct Index {
+    pub span_ends: SpanEnds,
+    pub waits: Waits,
+    pub totals: Totals,
+    processes: HashMap<u32, Process, Hashed>,
+    losses: VecDeque<Loss>,
+    senders: HashMap<Endpoint, u32, Hashed>,
+    senders_by_age: VecDeque<Endpoint>,
+    retention_ns: u64,
+    pub watermark_ns: u64,
+    pub going_on_ns: u64,
+    pub heartbeat_seen_ns: u64,
+    /// Records of an unknown time were lost since this one; the next heartbeat says until when.
+    lost_since_ns: Option<u64>,
+}
+
+impl Index {
+    /// `began_late`: what was in the log before is gone, and nobody knows from when.
+    pub fn new(retention_ns: u64, max_waits: usize, max_span_ends: usize, began_late: bool) -> Self {
+        Self {
+            span_ends: SpanEnds::new(max_span_ends),
+            waits: Waits::new(max_waits),
+            totals: Totals::default(),
+            processes: HashMap::default(),
+            losses: VecDeque::new(),
+            senders: HashMap::default(),
+            senders_by_age: VecDeque::new(),
+            retention_ns,
+            watermark_ns: 0,
+            going_on_ns: 0,
+            heartbeat_seen_ns: 0,
+            lost_since_ns: began_late.then_some(0),
+        }
+    }
+
+    pub fn take(&mut self, read: Read, now_ns: u64) {
+        match read {
+            Read::Overtaken(records) => {
+                self.totals.records_overtaken += records;
+                self.lost_since_ns.get_or_insert(self.watermark_ns);
+                self.waits.lost(0);
+            }
+            Read::Record(record) => {
+                self.totals.records += 1;
+                self.take_event(&Event::read(record), now_ns);
+            }
+        }
+    }
+
+    fn take_event(&mut self, event: &Event, now_ns: u64) {
+        match event.kind {
+            EVENT_WAIT | EVENT_WAIT_GOING_ON => self.take_wait(event),
+            EVENT_SPAN_END => self.take_span_end(event),
+            EVENT_HEARTBEAT => self.take_heartbeat(event, now_ns),
+            EVENT_LOSS => self.take_loss(event.start_ns, event.end_ns, event.tgid),
+            EVENT_PROCESS => self.take_process(event),
+            EVENT_PROCESS_EXIT => {
+                self.waits.process_ended(event.tgid, event.end_ns);
+                if let Some(process) = self.processes.get_mut(&event.tgid) {
+                    process.ended_ns = Some(event.end_ns);
+                }
+            }
+            EVENT_SENDER => self.take_sender(event),
+            _ => {} // of a newer observer: nothing that could be used here
+        }
+    }
+
+    fn take_wait(&mut self, event: &Event) {
+        let owner = self.owner(event);
+        self.totals.waits += 1;
+        if event.flags & WAIT_END_UNKNOWN == 0 {
+            self.waits.insert(owner, *event);
+        } else {
+            self.totals.waits_end_unknown += 1;
+            self.waits.withdraw(owner, event);
+        }
+    }
+
+    /// Where span ends are not seen, spans are found by their process: there the sleeps of all its threads
+    /// are kept together, whichever goroutine they were of.
+    fn owner(&self, event: &Event) -> Owner {
+        let by_process = event.wait_kind == WAIT_KERNEL
+            && self
+                .processes
+                .get(&event.tgid)
+                .is_some_and(|process| process.flags & PROCESS_HAS_SPAN_ENDS == 0);
+        (event.tgid, if by_process { 0 } else { event.goid })
+    }
+
+    fn take_span_end(&mut self, event: &Event) {
+        let ids = event.span();
+        let span_id = u64::from_le_bytes(ids.span_id);
+        let end = SpanEnd::new(ids.trace_id, span_id, event.end_ns, event.goid, event.tgid);
+        self.totals.span_ends += 1;
+        if !self.span_ends.insert(end) {
+            self.totals.span_ends_repeated += 1;
+        }
+        self.waits.was_running((event.tgid, event.goid), event.end_ns);
+    }
+
+    fn take_heartbeat(&mut self, event: &Event, now_ns: u64) {
+        if event.start_ns > self.watermark_ns {
+            self.watermark_ns = event.start_ns;
+            self.heartbeat_seen_ns = now_ns;
+        }
+        self.going_on_ns = self.going_on_ns.max(event.end_ns.min(event.start_ns));
+        if let Some(since_ns) = self.lost_since_ns.take() {
+            self.take_loss(since_ns, event.start_ns, 0);
+        }
+    }
+
+    fn take_loss(&mut self, start_ns: u64, end_ns: u64, tgid: u32) {
+        self.totals.losses += 1;
+        self.waits.lost(tgid);
+        let mut loss = Loss { start_ns, end_ns, tgid };
+        // More than this are a storm; what is between two of them counts as lost, too.
+        if self.losses.len() == MOST_LOSSES {
+            if let Some(last) = self.losses.pop_back() {
+                loss = Loss {
+                    start_ns: last.start_ns.min(start_ns),
+                    end_ns: last.end_ns.max(end_ns),
+                    tgid: if last.tgid == tgid { tgid } else { 0 },
+                };
+            }
+        }
+        self.losses.push_back(loss);
+    }
+
+    fn take_process(&mut self, event: &Event) {
+        let known = self.processes.get(&event.tgid);
+        if known.is_some_and(|process| process.since_ns < event.start_ns) {
+            self.waits.lost(event.tgid); // another image or another process, or nobody watched for a while
+        }
+        let process = Process { since_ns: event.start_ns, flags: event.flags, ended_ns: None };
+        self.processes.insert(event.tgid, process);
+    }
+
+    fn take_sender(&mut self, event: &Event) {
+        let Some(endpoint) = endpoint_of(&event.peer()) else { return };
+        if self.senders.insert(endpoint, event.tgid).is_none() {
+            self.senders_by_age.push_back(endpoint);
+        }
+        if self.senders.len() > MOST_SENDERS {
+            if let Some(oldest) = self.senders_by_age.pop_front() {
+                self.senders.remove(&oldest);
+            }
+        }
+    }
+
+    /// Forgets what is older than the retention time.
+    pub fn expire(&mut self) {
+        let before_ns = self.watermark_ns.saturating_sub(self.retention_ns);
+        self.span_ends.expire(before_ns);
+        self.waits.expire(before_ns);
+        while self.losses.front().is_some_and(|loss| loss.end_ns < before_ns) {
+            self.losses.pop_front();
+        }
+        if self.processes.values().any(|process| process.ended_before(before_ns)) {
+            self.processes.retain(|_, process| !process.ended_before(before_ns));
+            self.senders.retain(|_, tgid| self.processes.contains_key(tgid));
+            self.senders_by_age.retain(|endpoint| self.senders.contains_key(endpoint));
+        }
+    }
+
+    pub fn process(&self, tgid: u32) -> Option<&Process> {
+        self.processes.get(&tgid)
+    }
+
+    /// How many processes are watched now.
+    pub fn watched(&self) -> usize {
+        self.processes.values().filter(|process| process.ended_ns.is_none()).count()
+    }
+
+    /// Those among them, or ended a short time ago, whose span ends are not seen.
+    pub fn watched_without_span_ends(&self) -> usize {
+        self.processes.values().filter(|process| process.flags & PROCESS_HAS_SPAN_ENDS == 0).count()
+    }
+
+    pub fn sender(&self, endpoint: &Endpoint) -> Option<u32> {
+        self.senders.get(endpoint).copied()
+    }
+
+    pub fn sender_count(&self) -> usize {
+        self.senders.len()
+    }
+
+    pub fn process_count(&self) -> usize {
+        self.processes.len()
+    }
+
+    pub fn loss_count(&self) -> usize {
+        self.losses.len()
+    }
+
+    /// Whether evidence of this process (0: of any) between the two times was lost.
+    pub fn lost(&self, start_ns: u64, end_ns: u64, tgid: u32) -> bool {
+        let unfinished = self.lost_since_ns.is_some_and(|since_ns| since_ns <= end_ns);
+        let overlaps = |loss: &Loss| {
+            let concerned = loss.tgid == 0 || tgid == 0 || loss.tgid == tgid;
+            concerned && loss.start_ns <= end_ns && start_ns <= loss.end_ns
+        };
+        unfinished || self.losses.iter().any(overlaps)
+    }
+}
+
+impl Process {
+    fn ended_before(&self, time_ns: u64) -> bool {
+        self.ended_ns.is_some_and(|ended_ns| ended_ns < time_ns)
+    }
+}
+
+fn endpoint_of(peer: &Peer) -> Option<Endpoint> {
+    match peer.family {
+        AF_INET => {
+            let ipv4: [u8; 4] = *peer.address.first_chunk()?;
+            Some((std::net::Ipv4Addr::from(ipv4).to_ipv6_mapped().octets(), peer.port))
+        }
+        AF_INET6 => Some((peer.address, peer.port)),
+        _ => None,
+    }
+}

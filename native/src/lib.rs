@@ -1,0 +1,30 @@
+//! The byte, span and event paths of enricher. Policy lives in Python; the border is crossed once per batch.
+//!
+//! Only `python` knows of Python; it wraps the others.
+pub mod ascii;
+pub mod attributes;
+pub mod hash;
+pub mod index;
+pub mod log;
+pub mod mapping;
+pub mod matching;
+pub mod protobuf;
+#[cfg(feature = "extension-module")]
+mod python;
+pub mod records;
+pub mod ring;
+pub mod schema;
+pub mod span_ends;
+pub mod splice;
+pub mod waits;
+pub mod wire;
+
+#[cfg(feature = "extension-module")]
+use pyo3::prelude::*;
+
+#[cfg(feature = "extension-module")]
+#[pymodule]
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    python::request::register(module)?;
+    python::evidence::register(module)
+}

@@ -1,0 +1,106 @@
+"""The enricher as a user runs it: its own process, its own configuration file."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import grpc
+
+from tests.e2e.testbed.processes import Program, children, command_line, free_port, wait_until
+from tests.e2e.testbed.workload import Load, Service, Sink, drive
+
+# May read every file, as the interpreter can lie in root's home, and nothing else that a plain user may not.
+PLAIN_USER = (
+    *("setpriv", "--reuid=61000", "--regid=61000", "--clear-groups", "--no-new-privs"),
+    *("--bounding-set=-all,+dac_read_search", "--inh-caps=-all,+dac_read_search"),
+    "--ambient-caps=-all,+dac_read_search",
+)
+ROOT_WITHOUT_CAPABILITIES = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
+
+EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+
+WATCHED_DEADLINE_S = 30.0
+
+
+def _same(message: bytes) -> bytes:
+    return message
+
+
+class Enricher(Program):
+    """`enricher run --config FILE`."""
+
+    def __init__(
+        self,
+        directory: Path,
+        to_port: int,
+        *,
+        before: Sequence[str] = (),
+        ebpf: dict[str, Any] | None = None,
+    ) -> None:
+        self.port = free_port()
+        self.metrics_port = free_port()
+        self.directory = directory
+        config = directory / "enricher.yaml"
+        config.write_text(json.dumps(self._config(to_port, ebpf or {})))  # which is YAML, too
+        command = [*before, sys.executable, "-m", "enricher.cli.main", "run", "--config", str(config)]
+        super().__init__("enricher", command, directory / "enricher.log")
+
+    def _become_ready(self) -> None:
+        self.wait_listening(self.port)
+
+    def _config(self, to_port: int, ebpf: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "receivers": {"otlp": {"protocols": {"grpc": {"endpoint": f"127.0.0.1:{self.port}"}}}},
+            "processors": {"ebpf": ebpf},
+            "exporters": {
+                "otlp_grpc": {
+                    "endpoint": f"127.0.0.1:{to_port}",
+                    "retry_on_failure": {"initial_interval": "100ms", "max_interval": "500ms"},
+                }
+            },
+            "service": {
+                "pipelines": {"traces": {"receivers": ["otlp"], "processors": ["ebpf"], "exporters": ["otlp_grpc"]}},
+                "telemetry": {"metrics": {"address": f"127.0.0.1:{self.metrics_port}"}},
+            },
+        }
+
+    @contextmanager
+    def sender(self) -> Iterator[Callable[[bytes], bytes]]:
+        """Sends one encoded request and returns the encoded answer. Raises grpc.RpcError."""
+        with grpc.insecure_channel(f"127.0.0.1:{self.port}") as channel:
+            yield channel.unary_unary(EXPORT, _same, _same)
+
+    def child(self, which: Literal["observer", "pipeline"]) -> int | None:
+        """Pid of that process, None if there is none at the moment."""
+        for pid in children(self.pid):
+            if f"enricher.{which}" in command_line(pid):
+                return pid
+        return None
+
+    def wait_for_child(self, which: Literal["observer", "pipeline"], other_than: int = 0) -> int:
+        def found() -> int | None:
+            assert self.status is None, self.complaint("has ended")
+            pid = self.child(which)
+            return pid if pid != other_than else None
+
+        return wait_until(found, f"the {which} is there", 30.0)
+
+    def wait_until_watching(self, service: Service, sink: Sink, label: str = "first") -> None:
+        """Drives single requests that block until one of them comes out marked."""
+        attempt = 0
+
+        def marked() -> bool:
+            nonlocal attempt
+            attempt += 1
+            # A label with its number: the spans of an earlier one must not count.
+            truth = drive(self.directory, service, Load(label=f"{label}{attempt}", sequences=1, only="pipe_kernel"))
+            spans = {kept.id: kept for kept in sink.wait_for(t.id for t in truth)}
+            return any(spans[t.id].claims for t in truth)
+
+        try:
+            wait_until(marked, "a span of a blocked request is marked", WATCHED_DEADLINE_S)
+        except AssertionError as error:
+            raise AssertionError(self.complaint(str(error))) from error

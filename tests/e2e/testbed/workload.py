@@ -1,0 +1,160 @@
+"""The programs around the enricher, each as a Program with the questions it answers."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.testbed import build
+from tests.e2e.testbed.processes import Program, free_port, wait_until
+from tests.e2e.testbed.spans import KeptSpan, kept_spans
+from tests.e2e.testbed.truth import Truth, read_truth
+
+DRIVER_DEADLINE_S = 180
+
+
+class Sink(Program):
+    """A receiver that counts, and keeps every request in a file unless told not to."""
+
+    def __init__(self, directory: Path, name: str, *, keep: bool = True, cores: Sequence[int] | None = None) -> None:
+        self.file = directory / f"{name}.requests"
+        command = [str(build.programs() / "sink"), *(("-keep", str(self.file)) if keep else ())]
+        super().__init__(name, command, directory / f"{name}.log", cores=cores)
+        self.port = 0
+
+    def _become_ready(self) -> None:
+        self.port = self.answer()["port"]
+
+    def spans(self) -> list[KeptSpan]:
+        return kept_spans(self.file)
+
+    def wait_for(self, span_ids: Iterable[str], deadline_s: float = 30.0) -> list[KeptSpan]:
+        """The spans kept, once all of these are among them."""
+        wanted = set(span_ids)
+
+        def arrived() -> list[KeptSpan] | None:
+            spans = self.spans()
+            missing = wanted - {kept.id for kept in spans}
+            return spans if not missing else None
+
+        return wait_until(arrived, f"{self.name} has {len(wanted)} spans", deadline_s)
+
+
+class Collector(Program):
+    """A real collector that forwards and answers its sender when it has been answered: no queue, no retry."""
+
+    def __init__(
+        self, directory: Path, to_port: int, port: int | None = None, *, cores: Sequence[int] | None = None
+    ) -> None:
+        self.port = port or free_port()
+        config = directory / f"collector-{self.port}.yaml"
+        config.write_text(json.dumps(_collector_config(self.port, to_port)))  # which is YAML, too
+        command = [str(build.collector()), "--config", str(config)]
+        super().__init__("collector", command, directory / "collector.log", cores=cores)
+
+    def _become_ready(self) -> None:
+        self.wait_listening(self.port)
+
+
+def _collector_config(port: int, to_port: int) -> dict[str, Any]:
+    return {
+        "receivers": {"otlp": {"protocols": {"grpc": {"endpoint": f"127.0.0.1:{port}", "max_recv_msg_size_mib": 64}}}},
+        "exporters": {
+            "otlp_grpc": {
+                "endpoint": f"127.0.0.1:{to_port}",
+                "compression": "none",
+                "tls": {"insecure": True},
+                "sending_queue": {"enabled": False},
+                "retry_on_failure": {"enabled": False},
+            }
+        },
+        "service": {
+            "telemetry": {"metrics": {"level": "none"}, "logs": {"level": "warn"}},
+            "pipelines": {"traces": {"receivers": ["otlp"], "exporters": ["otlp_grpc"]}},
+        },
+    }
+
+
+class Service(Program):
+    """The service whose spans are enriched. It exports to a subject and, the very same spans, to a reference."""
+
+    def __init__(self, directory: Path, subject_port: int, reference_port: int) -> None:
+        self.truth_file = directory / "truth.jsonl"
+        super().__init__(
+            "service",
+            [
+                str(build.programs() / "service"),
+                *("-subject", f"127.0.0.1:{subject_port}"),
+                *("-reference", f"127.0.0.1:{reference_port}"),
+                *("-truth", str(self.truth_file)),
+            ],
+            directory / "service.log",
+            # Threads asleep in system calls must not be short of others to run the rest.
+            environment=os.environ | {"GOMAXPROCS": str(max(4, os.cpu_count() or 1))},
+        )
+        self.ports: dict[str, int] = {}
+
+    def _become_ready(self) -> None:
+        self.ports = self.answer()
+
+    def truth(self, label: str | None = None) -> list[Truth]:
+        """What the handlers have measured; of one driver's requests only, if its label is given."""
+        return [t for t in read_truth(self.truth_file) if label is None or t.step.startswith(f"{label}:")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What a driver asks for. The same seed asks for the same."""
+
+    label: str = "load"
+    sequences: int = 600
+    concurrency: int = 48
+    rate: float = 80.0  # sequences begun a second; 0: as many as there is room for
+    seed: int = 1
+    only: str = ""  # one sequence over HTTP, its causes with commas between them
+
+
+class Driver(Program):
+    """Asks the service for a load; ends when all has been answered."""
+
+    def __init__(self, directory: Path, service: Service, load: Load) -> None:
+        super().__init__(
+            "driver",
+            [
+                str(build.programs() / "driver"),
+                *("-http", f"127.0.0.1:{service.ports['http']}"),
+                *("-grpc", f"127.0.0.1:{service.ports['grpc']}"),
+                *("-label", load.label),
+                *("-sequences", str(load.sequences)),
+                *("-concurrency", str(load.concurrency)),
+                *("-rate", str(load.rate)),
+                *("-seed", str(load.seed)),
+                *("-only", load.only),
+            ],
+            directory / "driver.log",
+        )
+        self._service = service
+        self._load = load
+
+    def finish_load(self) -> list[Truth]:
+        """Waits for the end, and returns what the service measured meanwhile, one for each span."""
+        try:
+            output, _ = self._process.communicate(timeout=DRIVER_DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(self.complaint("does not come to its end")) from None
+        report = json.loads(output)
+        assert not report["errors"], self.complaint(f"was not answered well: {report['errors']}")
+
+        def written() -> list[Truth] | None:
+            truth = self._service.truth(self._load.label)
+            return truth if sum(t.name == "server" for t in truth) == report["requests"] else None
+
+        return wait_until(written, f"the service has written down {report['requests']} requests")
+
+
+def drive(directory: Path, service: Service, load: Load) -> list[Truth]:
+    with Driver(directory, service, load) as driver:
+        return driver.finish_load()

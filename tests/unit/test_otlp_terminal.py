@@ -1,0 +1,251 @@
+"""What a person sees of a trace."""
+
+import io
+from collections.abc import Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from enricher.otlp.queue import BoundedQueue
+from enricher.otlp.terminal import TerminalExporter
+from enricher.otlp.terminal_text import claims_in_words, coloured, duration, lines_of, plain
+from enricher.otlp.terminal_traces import ShownSpan, Trace, TraceGatherer, placed
+from enricher.telemetry.metrics import Metrics
+
+S = 1_000_000_000
+MS = 1_000_000
+T0 = 1_700_000_000 * S
+BLOCKED: dict[str, bool | int | float | str] = {
+    "ebpf.system_call_blocked": True,
+    "ebpf.syscall.name": "write",
+    "ebpf.syscall.blocked.duration": 0.120,
+    "ebpf.syscall.blocked.count": 1,
+    "ebpf.syscall.blocked.kind": "parked",
+    "ebpf.syscall.blocked.after_end": 0.080,
+    "ebpf.syscall.peer": "10.0.0.1:443",
+    "ebpf.match.method": "span_end",
+}
+
+
+def sid(number: int) -> bytes:
+    return number.to_bytes(8, "big")
+
+
+def shown(number: int, parent: int = 0, *, start_ms: int = 0, claims: dict[str, bool] | None = None) -> ShownSpan:
+    return ShownSpan(
+        span_id=sid(number),
+        parent_span_id=sid(parent) if parent else b"",
+        name=f"span {number}",
+        kind=Span.SPAN_KIND_SERVER,
+        service="shop",
+        start_ns=T0 + start_ms * MS,
+        end_ns=T0 + start_ms * MS + 10 * MS,
+        error=None,
+        claims=claims or {},
+    )
+
+
+def request(trace: int, *spans: Span, service: str = "shop") -> ExportTraceServiceRequest:
+    built = ExportTraceServiceRequest()
+    resource = built.resource_spans.add()
+    resource.resource.attributes.add(key="service.name").value.string_value = service
+    for span in spans:
+        span.trace_id = trace.to_bytes(16, "big")
+        resource.scope_spans.add().spans.append(span)
+    return built
+
+
+def span(number: int, *, name: str = "", claim: bool = False) -> Span:
+    built = Span(span_id=sid(number), name=name or f"span {number}")
+    built.start_time_unix_nano, built.end_time_unix_nano = T0, T0 + 10 * MS
+    if claim:
+        built.attributes.add(key="ebpf.fd.exhausted").value.bool_value = True
+    return built
+
+
+def order(spans: Sequence[ShownSpan]) -> list[tuple[str, int]]:
+    return [(place.span.name, len(place.last)) for place in placed(spans)]
+
+
+def test_a_blocked_call_is_told_in_one_sentence() -> None:
+    assert list(claims_in_words(BLOCKED)) == [
+        "▸ blocked 120 ms in write to 10.0.0.1:443 (goroutine parked), 80.0 ms of it after the end"
+    ]
+
+
+def test_how_it_was_matched_is_told_where_it_is_not_exact_and_loss_always() -> None:
+    claims = BLOCKED | {"ebpf.match.method": "process", "ebpf.complete": False}
+    (line,) = claims_in_words(claims)
+    assert line.endswith("  [matched by process, more may have been lost]")
+
+
+def test_other_claims_are_told_by_their_names_with_times_as_times() -> None:
+    assert list(claims_in_words({"ebpf.tcp.rtt.smoothed": 0.00123, "ebpf.tcp.retransmit.count": 3})) == [
+        "▸ tcp rtt smoothed 1.23 ms",
+        "▸ tcp retransmit count 3",
+    ]
+
+
+def test_a_stamped_span_says_whether_it_was_watched() -> None:
+    assert list(claims_in_words({"ebpf.observed": False})) == ["▸ not watched: nothing is known of it"]
+    watched = {"ebpf.observed": True, "ebpf.match.method": "span_end", "ebpf.complete": True}
+    assert list(claims_in_words(watched)) == ["▸ watched: nothing held it up"]
+    assert list(claims_in_words(watched | {"ebpf.complete": False})) == [
+        "▸ watched, but evidence was lost: what happened to it is not known"
+    ]
+    assert list(claims_in_words({})) == []
+
+
+def test_durations_have_three_figures() -> None:
+    told = [duration(seconds) for seconds in (0.0, 5e-8, 4.44e-5, 0.00123, 0.0203, 0.312, 12.34, 250)]
+    assert told == ["0 ns", "50 ns", "44.4 µs", "1.23 ms", "20.3 ms", "312 ms", "12.3 s", "250 s"]
+
+
+def test_children_stand_below_their_parent_by_start() -> None:
+    spans = [shown(3, 1, start_ms=5), shown(2, 1, start_ms=1), shown(1), shown(4, 2, start_ms=2)]
+    assert order(spans) == [("span 1", 0), ("span 2", 1), ("span 4", 2), ("span 3", 1)]
+
+
+def test_a_span_whose_parent_went_another_way_is_a_root_and_says_so() -> None:
+    trace = Trace(b"t", spans=[shown(2, parent=1)])
+    lines = [plain(line) for line in lines_of(trace)]
+    assert lines[1].endswith("(its parent did not come by here)")
+
+
+@given(st.lists(st.tuples(st.integers(1, 12), st.integers(0, 12)), max_size=40))
+def test_every_span_is_placed_once_whatever_its_ids_say(ids: list[tuple[int, int]]) -> None:
+    spans = [shown(number, parent) for number, parent in ids]  # own parents, circles and doubles among them
+    assert sorted(id(place.span) for place in placed(spans)) == sorted(map(id, spans))
+
+
+def test_a_chain_of_many_spans_is_placed_without_recursion() -> None:
+    spans = [shown(number, number - 1) for number in range(1, 5000)]
+    assert len(order(spans)) == 4999
+
+
+def test_a_whole_trace_reads_like_this() -> None:
+    gatherer = TraceGatherer(quiet_ns=S)
+    parent, child = span(1, name="POST /pay"), span(2, name="load model")
+    parent.kind, child.kind = Span.SPAN_KIND_SERVER, Span.SPAN_KIND_INTERNAL
+    parent.end_time_unix_nano = T0 + 312 * MS
+    child.parent_span_id, child.start_time_unix_nano = parent.span_id, T0 + 3 * MS
+    child.status.code, child.status.message = child.status.STATUS_CODE_ERROR, "no such model"
+    for key, value in BLOCKED.items():
+        attribute = parent.attributes.add(key=key).value
+        if isinstance(value, bool):
+            attribute.bool_value = value
+        elif isinstance(value, int):
+            attribute.int_value = value
+        elif isinstance(value, float):
+            attribute.double_value = value
+        else:
+            attribute.string_value = value
+    gatherer.add(request(0xABC, parent, service="checkout"), 0)
+    gatherer.add(request(0xABC, child, service="fraud"), 0)
+    (trace,) = gatherer.rest()
+    title, *rest = [plain(line) for line in lines_of(trace)]
+    assert title.endswith("trace 00000000000000000000000000000abc  312 ms, 2 spans, 1 with evidence")
+    assert rest == [
+        "POST /pay                                          312 ms  server    +0 ns      checkout",
+        "│    ▸ blocked 120 ms in write to 10.0.0.1:443 (goroutine parked), 80.0 ms of it after the end",
+        "└─ load model                                     7.00 ms  internal  +3.00 ms   fraud  ERROR no such model",
+        "",
+    ]
+
+
+def test_colours_are_only_around_the_text() -> None:
+    (line, *_) = lines_of(Trace(b"t", spans=[shown(1)]))
+    assert plain(line) in coloured(line).replace("\x1b[0m", "").replace("\x1b[1m", "").replace("\x1b[2m", "")
+
+
+def test_names_of_others_cannot_steer_the_terminal() -> None:
+    gatherer = TraceGatherer(quiet_ns=S)
+    gatherer.add(request(1, span(1, name="a\x1b[2J\nb"), service="c\x07"), 0)
+    text = "\n".join(plain(line) for line in lines_of(gatherer.rest()[0]))
+    assert "a�[2J�b" in text
+    assert "\x1b" not in text
+    assert "\x07" not in text
+
+
+def test_a_trace_is_due_once_it_has_been_quiet_for_the_time() -> None:
+    gatherer = TraceGatherer(quiet_ns=S)
+    gatherer.add(request(1, span(1)), 0)
+    gatherer.add(request(2, span(2)), S // 2)
+    gatherer.add(request(1, span(3)), S - 1)
+    assert [trace.trace_id[-1] for trace in gatherer.quiet(S)] == []
+    assert [trace.trace_id[-1] for trace in gatherer.quiet(S + S // 2)] == [2]
+    (first,) = gatherer.quiet(2 * S - 1)
+    assert [shown_span.span_id for shown_span in first.spans] == [sid(1), sid(3)]
+    assert len(gatherer) == 0
+
+
+def test_too_many_traces_make_room_by_showing_the_quietest() -> None:
+    gatherer = TraceGatherer(quiet_ns=S, max_traces=2)
+    evicted = gatherer.add(request(1, span(1)), 0) + gatherer.add(request(2, span(2)), 1)
+    assert evicted == []
+    gatherer.add(request(1, span(3)), 2)
+    (oldest,) = gatherer.add(request(3, span(4)), 3)
+    assert oldest.trace_id[-1] == 2
+
+
+def test_of_a_huge_trace_the_first_spans_are_kept_and_those_with_evidence() -> None:
+    gatherer = TraceGatherer(quiet_ns=S, max_spans=3)
+    gatherer.add(request(1, *(span(number, claim=number == 9) for number in range(10))), 0)
+    (trace,) = gatherer.rest()
+    assert [shown_span.span_id for shown_span in trace.spans] == [sid(0), sid(1), sid(2), sid(9)]
+    assert plain(list(lines_of(trace))[-2]) == "… and 6 more spans"
+    assert ", 10 spans, 1 with evidence" in plain(next(iter(lines_of(trace))))
+
+
+class Terminal:
+    """An exporter that writes into a string."""
+
+    def __init__(self, stream: io.StringIO | None = None) -> None:
+        self.stream = stream or io.StringIO()
+        self.queue = BoundedQueue(1000)
+        self.metrics = Metrics()
+        self.exporter = TerminalExporter(self.queue, self.metrics, stream=self.stream)
+
+    def run(self, *bodies: bytes) -> str:
+        for body in bodies:
+            reservation = self.queue.reserve(body, 1)
+            assert reservation is not None
+            self.queue.put([reservation])
+        self.exporter.start()
+        self.exporter.stop(10)
+        return self.stream.getvalue()
+
+
+def test_what_is_still_gathered_is_shown_at_the_end_and_every_span_is_counted() -> None:
+    terminal = Terminal()
+    text = terminal.run(request(1, span(1, name="GET /a")).SerializeToString())
+    assert "GET /a" in text
+    assert "\x1b" not in text  # no terminal
+    assert terminal.metrics.exporter_sent_spans.total() == 1
+    assert terminal.queue.statistics().requests == 0
+
+
+def test_of_more_traces_than_can_be_read_those_with_evidence_come_first_and_the_rest_is_counted() -> None:
+    bodies = [request(n, span(n, name=f"GET /{n}", claim=n in (70, 71))).SerializeToString() for n in range(1, 101)]
+    text = Terminal().run(*bodies)
+    assert text.index("GET /70") < text.index("GET /71") < text.index("GET /1 ")
+    assert "… and 95 more traces not shown, 0 of them with evidence" in text
+
+
+def test_a_reader_that_has_gone_does_not_end_the_exporter() -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    terminal = Terminal(Gone())
+    terminal.run(request(1, span(1)).SerializeToString())
+    assert terminal.metrics.exporter_sent_spans.total() == 1
+
+
+def test_a_request_that_cannot_be_shown_is_counted_and_the_next_one_is_shown() -> None:
+    terminal = Terminal()
+    text = terminal.run(b"\xff", request(1, span(1, name="GET /a")).SerializeToString())
+    assert "GET /a" in text
+    assert terminal.metrics.exporter_send_failed_spans.values() == {"fault": 1}
