@@ -1,3 +1,4 @@
+# ruff: noqa: PYI021 - compiled modules have no other place that an editor or a reader would look at
 """What runs per byte, per span or per event: native/, compiled.
 
 Times are integers in ns: `_unix_ns` CLOCK_REALTIME, otherwise CLOCK_MONOTONIC. Lists and bytes are copies.

@@ -107,7 +107,11 @@ class Policy:
         tally = self._joiner.tally
         yield Series("join_matched_spans", "counter", "spans whose identity was found", "method", dict(tally.matched))
         for name, meaning, value in (
-            ("join_unmatched_spans", "spans of processes that are not watched, or whose identity was not found", tally.unmatched),
+            (
+                "join_unmatched_spans",
+                "spans whose identity was not found",
+                tally.unmatched,
+            ),
             ("join_enriched_spans", "spans that left with a claim", tally.enriched),
             ("join_incomplete_spans", "spans that left with ebpf.complete=false", tally.incomplete),
             ("join_failed_decisions", "requests forwarded untouched after a fault in a rule", self._failed_decisions),
@@ -157,7 +161,9 @@ class Policy:
             self._joiner.saw(taken.request, window)
             ends_ns = taken.request.scanned.last_end_unix_ns - window.clock_ns
             self._hold.add(Held(taken, now_ns, ends_ns))
-        decided = [taken for held in self._hold.due(known, now_ns) if (taken := self._decide(held, window, known, now_ns))]
+        decided = [
+            taken for held in self._hold.due(known, now_ns) if (taken := self._decide(held, window, known, now_ns))
+        ]
         if decided:
             self._queue.put(decided)
 

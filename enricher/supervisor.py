@@ -49,7 +49,7 @@ class Child:
             stdin=subprocess.PIPE,
             pass_fds=[self.log_fd],
             env=os.environ | _ENVIRONMENT,
-            preexec_fn=_begin_child,
+            preexec_fn=_begin_child,  # noqa: PLW1509 - this process has one thread
         )
         self.started_s, self.due_s = now_s, None
         self.starts += 1
@@ -81,7 +81,7 @@ def supervise(settings: Settings) -> int:
 
 
 def _begin_child() -> None:
-    """Runs in the child before its program: this process has one thread, so that is safe here."""
+    """Runs in the child before its program."""
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides the order
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -96,9 +96,7 @@ def _evidence_log() -> tuple[int, int]:
 
 
 class _Supervisor:
-    def __init__(
-        self, children: list[Child], settings: bytes, signals: set[signal.Signals], log: Logger
-    ) -> None:
+    def __init__(self, children: list[Child], settings: bytes, signals: set[signal.Signals], log: Logger) -> None:
         self._children = children
         self._settings = settings
         self._signals = signals

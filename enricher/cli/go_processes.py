@@ -79,7 +79,7 @@ def _inspected(path: str) -> Found:
 def _as_inspected(found: Found) -> GoProgram | NotGo | Uninspected:
     """As much of it as the decision looks at."""
     if isinstance(found, EnricherError):
-        return Uninspected(found)
+        return Uninspected(str(found))
     if found is None:
         return NotGo()
     return GoProgram(

@@ -69,9 +69,7 @@ class Joiner:
             return request.scanned.body
         return request.scanned.splice([(ordinal, self._encode(attributes[ordinal])) for ordinal in sorted(attributes)])
 
-    def _apply(
-        self, match: Match, method: str, request: Request, attributes: dict[int, dict[str, Value]]
-    ) -> None:
+    def _apply(self, match: Match, method: str, request: Request, attributes: dict[int, dict[str, Value]]) -> None:
         if match.matched:
             self.tally.matched[method] += match.matched
         for evidence in match.evidence:

@@ -37,23 +37,36 @@ def main() -> int:
     settings = Settings.from_json(sys.stdin.read())
     configure("observer", settings.service.telemetry.logs.level)
     log = get_logger()
+    try:
+        return _run(settings, log_fd, log)
+    except Exception:
+        log.exception("the observer failed")
+        return 1
+
+
+def _run(settings: Settings, log_fd: int, log: Logger) -> int:
     if settings.ebpf is None:
         log.info("nothing to observe: the pipeline has no processor ebpf")
         return CANNOT_OBSERVE
     wanted = asdict(settings.ebpf.probes)
+    cannot = CANNOT_START if "on" in wanted.values() else CANNOT_OBSERVE
     namespace = host.pid_namespace(str(Path("/proc/self/ns/pid").readlink()))
     if namespace.answer is host.Answer.NO:
         log.error("nothing can be observed", why=f"pid namespace is {namespace.detail}", fix=namespace.fix)
-        return CANNOT_START if "on" in wanted.values() else CANNOT_OBSERVE
+        return cannot
     try:
         probes = ProbeSet(wanted, blocked_threshold_ns=settings.ebpf.blocked_threshold_ns)
     except NothingLoaded as error:
         _tell_status(error.status, log)
-        return CANNOT_START if "on" in wanted.values() else CANNOT_OBSERVE
+        return cannot
     with probes:
         _tell_status(probes.status, log)
         if any(wanted[probe] == "on" and isinstance(found, Failed) for probe, found in probes.status.items()):
             return CANNOT_START
+        if not probes.has(Probe.SYSCALLS):
+            # A process that counts as watched while nothing looks for its waits would make "no waits" of "not known".
+            log.error("nothing can be observed without the probe on system calls")
+            return CANNOT_OBSERVE
         observe(probes, settings, settings.ebpf, log_fd, log)
     return 0
 

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,6 +23,8 @@ OBJECTS = Path(__file__).parent / "objects"
 RING_BYTES = 2 << 20
 _CHAIN_GAP_NS = 100_000  # a blocked write wakes up, writes on and waits again within tens of microseconds
 _FORGET_AFTER_NS = 600_000_000_000
+
+_TRACEPOINT = "tp_btf/"
 
 _TGID = Struct("=I")
 _FAILURE = Struct("=IIi4x")
@@ -122,7 +124,7 @@ class NothingLoaded(EnricherError):
 class ProbeSet:
     """The loaded probes: a context manager that detaches and unloads.
 
-    The programs on every system call and every switch of the scheduler are attached only while somebody is watched:
+    The programs on system calls, switches of the scheduler and forks are attached only while somebody is watched:
     a tracepoint on system calls costs each process of the host, watched or not.
     """
 
@@ -177,12 +179,11 @@ class ProbeSet:
         for name, found in loaded.maps.items():
             if not name.endswith(".rodata"):
                 self._maps.setdefault(name, found)
-        # Attached also if only to see: that the kernel refuses must be known now and not when somebody is watched.
-        links = _attach_hooks(loaded)
-        if probe is Probe.SYSCALLS:
-            _close(links)
-        else:
-            self._always += links
+        # Programs on one hook run in the order they were attached in. What forgets the image that a process ran before
+        # comes first, so that whoever hears of the new image cannot have it forgotten, too.
+        self._always += _attach_hooks(loaded, _is_rare)
+        # Attached only to see: that the kernel refuses must be known now and not when somebody is watched.
+        _close(_attach_hooks(loaded, _is_frequent))
 
     def has(self, probe: Probe) -> bool:
         """Whether it is loaded."""
@@ -194,7 +195,7 @@ class ProbeSet:
         Raises MapFull when there are too many, AttachRefused.
         """
         if self.has(Probe.SYSCALLS) and not self._while_watching:
-            self._while_watching = _attach_hooks(self._objects[Probe.SYSCALLS])
+            self._while_watching = _attach_hooks(self._objects[Probe.SYSCALLS], _is_frequent)
         self._maps["processes"].update(_TGID.pack(tgid), layout.pack())
 
     def unwatch(self, tgid: int) -> None:
@@ -271,13 +272,21 @@ class ProbeSet:
         self.close()
 
 
-def _attach_hooks(loaded: Object) -> list[Link]:
-    """All programs whose section names a hook, or none."""
+def _is_rare(hook: str) -> bool:
+    return hook in ("sched_process_exec", "sched_process_exit")
+
+
+def _is_frequent(hook: str) -> bool:
+    return not _is_rare(hook)
+
+
+def _attach_hooks(loaded: Object, chosen: Callable[[str], bool]) -> list[Link]:
+    """All programs on those tracepoints, or none."""
     with ExitStack() as undo:
         links = [
             undo.enter_context(program.attach())
             for program in loaded.programs.values()
-            if program.section.startswith("tp_btf/")
+            if program.section.startswith(_TRACEPOINT) and chosen(program.section.removeprefix(_TRACEPOINT))
         ]
         undo.pop_all()
     return links

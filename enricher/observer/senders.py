@@ -8,6 +8,7 @@ process.
 import os
 import socket
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from enricher.evidence.records import Event, EventKind, Peer
 from enricher.processes import proc
@@ -15,6 +16,7 @@ from enricher.processes.proc import ProcessUnreadable
 from enricher.processes.sockets import Connection, connections_to
 
 _WILDCARDS = {socket.inet_aton("0.0.0.0"), bytes(16)}  # noqa: S104 - compared with, not bound to
+_CONNECTION_LIMIT = 16384  # looked at in a network namespace
 _DESCRIPTOR_LIMIT = 65536  # of a process, looked through for its sockets
 
 _Key = tuple[bytes, int, int]  # local address, local port, inode
@@ -66,12 +68,12 @@ class Senders:
                 continue
         for namespace, members in namespaces.items():
             own = namespace == self._own_namespace
-            connections = connections_to(self._port, namespace_of=None if own else members[0])
+            found = connections_to(self._port, namespace_of=None if own else members[0])
             yield (
                 members,
                 [
                     connection
-                    for connection in connections
+                    for connection in islice(found, _CONNECTION_LIMIT)
                     # 127.0.0.1 in another namespace is another machine as far as the receiver is concerned.
                     if (own or not connection.is_loopback)
                     and (not self._hosts or connection.remote_address in self._hosts)

@@ -90,7 +90,7 @@ def test_a_process_is_known_for_the_retention_time_after_it_ended(log: Log) -> N
         watermark_ms=1000,
     )
     assert (log.index.watched, log.index.process(TGID)) == (0, (1000, FULL))
-    assert blocked_ms(log.match(100, 200)) == [30]
+    assert [evidence.blocked_ns for evidence in log.match(100, 200).evidence] == [30 * MS]
     log.write(watermark_ms=31_000)
     assert log.index.process(TGID) is None
     assert log.index.sender("ipv4:127.0.0.1:5555") is None

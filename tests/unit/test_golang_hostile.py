@@ -5,8 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from enricher.golang.binary import GoBinary, ReasonCode, UnreadableBinary, inspect
+from enricher.golang import binary as golang_binary
+from enricher.golang.binary import SPAN_END_FUNCTION, GoBinary, ReasonCode, UnreadableBinary, inspect
 from enricher.golang.binary import _parse_modules as parse_modules
+from enricher.golang.elf import ElfImage
+from enricher.golang.layouts import RuntimeLayout, runtime_layout
+from enricher.golang.pclntab import Function
 
 BASE = 0x400000
 HEADERS = 64 + 56
@@ -159,3 +163,62 @@ def test_a_collector_is_told_by_its_service_module(tmp_path: Path) -> None:
     modules = SDK + "dep\tgo.opentelemetry.io/collector/service\tv0.165.0\th1:x=\n"
     assert go_binary(write(tmp_path / "x", executable(build_info("go1.26.8", modules)))).is_collector
     assert not go_binary(write(tmp_path / "y", executable(build_info("go1.26.8", SDK)))).is_collector
+
+
+def image_of(path: Path) -> ElfImage:
+    image = ElfImage.open(str(path))
+    assert image is not None
+    return image
+
+
+def test_a_search_finds_what_lies_across_two_reads(tmp_path: Path) -> None:
+    megabyte = 1 << 20
+    content = bytearray(3 * megabyte)
+    places = [megabyte - HEADERS - 3, 2 * megabyte - HEADERS - 11, 3 * megabyte - 7]
+    for place in places:
+        content[place : place + 7] = b"pattern"
+    with image_of(write(tmp_path / "x", executable(bytes(content)))) as image:
+        found = image.find(b"pattern", BASE, image.room_at(BASE))
+        assert list(found) == [BASE + HEADERS + place for place in places]
+
+
+def test_a_search_counts_its_steps_from_where_it_starts(tmp_path: Path) -> None:
+    content = bytearray(100)
+    for place in (5, 24, 40, 49, 72):
+        content[place] = 0xFF
+    with image_of(write(tmp_path / "x", executable(bytes(content)))) as image:
+        start = BASE + HEADERS
+        assert list(image.find(b"\xff", start, 100, align=24)) == [start + 24, start + 72]
+        assert list(image.find(b"\xff", start + 1, 99, align=24)) == [start + 49]
+        assert list(image.find(b"\xff", start, 49)) == [start + 5, start + 24, start + 40]
+
+
+def test_memory_outside_of_the_segments_is_unreadable(tmp_path: Path) -> None:
+    with image_of(write(tmp_path / "x", executable(b"end"))) as image:
+        last = BASE + HEADERS
+        assert image.read(last, 3) == b"end"
+        for address, size in ((last, 4), (last + 3, 1), (BASE - 1, 1), (last, -1), (last, 1 << 40)):
+            with pytest.raises(UnreadableBinary):
+                image.read(address, size)
+        with pytest.raises(UnreadableBinary):
+            list(image.find(b"x", last, 4))
+
+
+def test_a_wrapper_of_the_function_is_not_probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = runtime_layout("go1.26.8")
+    assert isinstance(runtime, RuntimeLayout)
+    code = bytes.fromhex("493b6610 7610 55 4889e5") + bytes(10)
+    info = build_info("go1.26.8", SDK)
+    address = BASE + HEADERS + len(info)
+    wrapper = Function(SPAN_END_FUNCTION, address, 32, runtime.wrapper_func_id)
+    itself = Function(SPAN_END_FUNCTION, address + len(code), 32, 0)
+
+    class Table:
+        def functions(self, name: str) -> list[Function]:
+            assert name == SPAN_END_FUNCTION
+            return [wrapper, itself]
+
+    monkeypatch.setattr(golang_binary, "find_function_table", lambda _: Table())
+    point = go_binary(write(tmp_path / "x", executable(info + code * 3))).span_end
+    assert point is not None
+    assert (point.address, point.file_offset) == (itself.address + 6, itself.address + 6 - BASE)

@@ -9,7 +9,9 @@ def held(name: str, ends_ns: int, arrived_ns: int = 0) -> Held[str]:
     return Held(name, arrived_ns=arrived_ns, ends_ns=ends_ns)
 
 
-def due(hold: Hold[str], *, watermark_ns: int = 0, going_on_ns: int = 0, live: bool = True, now_ns: int = 0) -> list[str]:
+def due(
+    hold: Hold[str], *, watermark_ns: int = 0, going_on_ns: int = 0, live: bool = True, now_ns: int = 0
+) -> list[str]:
     return [one.item for one in hold.due(Known(watermark_ns, going_on_ns, live), now_ns)]
 
 

@@ -56,7 +56,7 @@ class FakeWait:
 @dataclass
 class FakeIndex:
     waits: list[FakeWait] = field(default_factory=list)
-    flags: EventFlag = EventFlag(0)
+    flags: int = 0
     losses: bool = False
     watched_without_span_ends: int = 1
 

@@ -5,11 +5,12 @@ A method sees only the spans that the better ones before it could not tie.
 
 from collections.abc import Callable
 
+from enricher._native import EvidenceIndex
 from enricher.join.methods import process, span_end
-from enricher.join.methods.method import Index, MatchMethod, Method
+from enricher.join.methods.method import MatchMethod, Method
 
 # The order is the rank: see docs/architecture.md. `process` stays last.
-_METHODS: tuple[tuple[Method, Callable[[Index], MatchMethod]], ...] = (
+_METHODS: tuple[tuple[Method, Callable[[EvidenceIndex], MatchMethod]], ...] = (
     (span_end.METHOD, span_end.SpanEnd),
     (process.METHOD, process.Process),
 )
@@ -20,6 +21,6 @@ def registry() -> tuple[Method, ...]:
     return tuple(method for method, _ in _METHODS)
 
 
-def build(index: Index) -> tuple[MatchMethod, ...]:
+def build(index: EvidenceIndex) -> tuple[MatchMethod, ...]:
     """The methods at work on one index, best first."""
     return tuple(make(index) for _, make in _METHODS)

@@ -1,10 +1,11 @@
-"""The interface of a match method, and what it may ask of the evidence index."""
+"""The interface of a match method. What it may ask of the evidence index is in enricher/_native.pyi."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from enricher.join.evidence import SpanEvidence, Wait
+from enricher._native import Request as ScannedRequest
+from enricher.join.evidence import SpanEvidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,61 +16,6 @@ class Method:
     summary: str
     exact: bool
     needs: tuple[str, ...]  # probes, by their names in the configuration
-
-
-class Span(Protocol):
-    """The fields of a span that identity needs, as in OTLP; ids are b"" where they are not of their length."""
-
-    @property
-    def trace_id(self) -> bytes: ...
-    @property
-    def span_id(self) -> bytes: ...
-    @property
-    def parent_span_id(self) -> bytes: ...
-    @property
-    def start_unix_ns(self) -> int: ...
-    @property
-    def end_unix_ns(self) -> int: ...
-
-
-class ScannedRequest(Protocol):
-    """One export request, scanned."""
-
-    @property
-    def body(self) -> bytes: ...
-    @property
-    def span_count(self) -> int: ...
-    @property
-    def last_end_unix_ns(self) -> int: ...
-    def spans(self) -> Sequence[Span]: ...
-    def splice(self, patches: list[tuple[int, bytes]]) -> bytes: ...
-
-
-class NativeMatch(Protocol):
-    """What the index found by span ends."""
-
-    @property
-    def evidence(self) -> list[SpanEvidence]: ...
-    @property
-    def incomplete(self) -> list[int]: ...
-    @property
-    def matched(self) -> int: ...
-    @property
-    def unmatched(self) -> list[int]: ...
-    @property
-    def open_until_ns(self) -> int: ...
-
-
-class Index(Protocol):
-    """The evidence index, as far as the methods ask it. Times are CLOCK_MONOTONIC in ns."""
-
-    @property
-    def watched_without_span_ends(self) -> int: ...
-    def match(self, request: ScannedRequest, clock_ns: int, tail_ns: int, threshold_ns: int) -> NativeMatch: ...
-    def sender(self, peer: str) -> int | None: ...
-    def process(self, tgid: int) -> tuple[int, int] | None: ...
-    def kernel_waits(self, tgid: int, start_ns: int, end_ns: int) -> Sequence[Wait]: ...
-    def lost(self, start_ns: int, end_ns: int, tgid: int) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)

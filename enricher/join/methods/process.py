@@ -10,9 +10,10 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from enricher._native import EvidenceIndex
 from enricher.evidence.records import EventFlag
 from enricher.join.evidence import Wait
-from enricher.join.methods.method import Index, Match, Method, Request, Window
+from enricher.join.methods.method import Match, Method, Request, Window
 from enricher.join.windows import Interval, clip, union_ns
 
 METHOD = Method(
@@ -74,7 +75,7 @@ class ProcessEvidence:
 class Process:
     method = METHOD
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: EvidenceIndex) -> None:
         self._index = index
         self._recent: OrderedDict[int, deque[Seen]] = OrderedDict()
 

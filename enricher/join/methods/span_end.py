@@ -6,7 +6,8 @@ between the service and here moves nothing. The waits of that goroutine in betwe
 
 from collections.abc import Sequence
 
-from enricher.join.methods.method import Index, Match, Method, Request, Window
+from enricher._native import EvidenceIndex
+from enricher.join.methods.method import Match, Method, Request, Window
 
 METHOD = Method(
     name="span_end",
@@ -19,7 +20,7 @@ METHOD = Method(
 class SpanEnd:
     method = METHOD
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: EvidenceIndex) -> None:
         self._index = index
 
     def saw(self, request: Request, window: Window) -> None:
@@ -27,6 +28,7 @@ class SpanEnd:
 
     def match(self, request: Request, unmatched: Sequence[int] | None, window: Window) -> Match:
         """`unmatched` must be None: this is the best method, and the first."""
+        assert unmatched is None
         found = self._index.match(request.scanned, window.clock_ns, window.tail_ns, window.threshold_ns)
         return Match(
             matched=found.matched,
