@@ -161,10 +161,8 @@ class Policy:
             self._joiner.saw(taken.request, window)
             ends_ns = taken.request.scanned.last_end_unix_ns - window.clock_ns
             self._hold.add(Held(taken, now_ns, ends_ns))
-        decided = [
-            taken for held in self._hold.due(known, now_ns) if (taken := self._decide(held, window, known, now_ns))
-        ]
-        if decided:
+        decisions = [self._decide(held, window, known, now_ns) for held in self._hold.due(known, now_ns)]
+        if decided := [reservation for reservation in decisions if reservation]:
             self._queue.put(decided)
 
     def _known(self, now_ns: int) -> Known:

@@ -45,7 +45,8 @@ class Child:
 
     def start(self, settings: bytes, now_s: float) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", self.module, "--log-fd", str(self.log_fd)],
+            # -P: no module is taken from the folder in which root happened to start this.
+            [sys.executable, "-P", "-m", self.module, "--log-fd", str(self.log_fd)],
             stdin=subprocess.PIPE,
             pass_fds=[self.log_fd],
             env=os.environ | _ENVIRONMENT,

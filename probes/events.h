@@ -112,7 +112,8 @@ struct process_layout {
 struct probe_config {
 	__u64 blocked_threshold_ns;
 	__u64 chain_gap_ns; /* EAGAIN cycles of one call with at most this between them are one wait */
-	__u64 forget_after_ns; /* a goroutine not seen for so long leaves the map */
+	__u64 forget_waiting_ns; /* a goroutine that has waited for so long leaves the map: it may be long gone */
+	__u64 forget_idle_ns; /* one that does not wait and was not seen for so long, too: its span's tail is over */
 };
 
 /* Index of the per-CPU array `counters`. A program owns COUNTERS_EACH entries. */

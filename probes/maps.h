@@ -29,6 +29,15 @@ struct {
 	__type(value, __u64);
 } counters SEC(".maps");
 
+/* How many events were lost, all causes together. The observer looks at every tick, without a system call. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} losses SEC(".maps");
+
 /* Where a helper failed, for the log: one entry a place and errno. */
 struct failure {
 	__u32 program; /* enum probe_program */
@@ -86,7 +95,8 @@ struct {
 const volatile struct probe_config config = {
 	.blocked_threshold_ns = 1000000,
 	.chain_gap_ns = 100000,
-	.forget_after_ns = 600000000000,
+	.forget_waiting_ns = 600000000000,
+	.forget_idle_ns = 12000000000,
 };
 
 static __always_inline void count(enum probe_program program, enum probe_counter counter)
@@ -96,6 +106,16 @@ static __always_inline void count(enum probe_program program, enum probe_counter
 
 	if (value)
 		(*value)++;
+}
+
+static __always_inline void count_loss(enum probe_program program, enum probe_counter counter)
+{
+	__u32 zero = 0;
+	__u64 *value = bpf_map_lookup_elem(&losses, &zero);
+
+	count(program, counter);
+	if (value)
+		__sync_fetch_and_add(value, 1);
 }
 
 static __noinline __attribute__((unused)) void note_failure(enum probe_program program, __u32 line, long error)
@@ -118,7 +138,7 @@ static __always_inline struct event *reserve(enum probe_program program)
 	struct event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 
 	if (!event)
-		count(program, COUNTER_RING_FULL);
+		count_loss(program, COUNTER_RING_FULL);
 	return event;
 }
 

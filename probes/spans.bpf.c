@@ -33,7 +33,7 @@ static __always_inline void mark_goroutine(struct goroutine_key *key, const stru
 		fresh.span_ended_ns = end_ns;
 		error = bpf_map_update_elem(&goroutines, key, &fresh, BPF_NOEXIST);
 		if (error) {
-			count(PROGRAM_SPAN_END, COUNTER_MAP_FULL);
+			count_loss(PROGRAM_SPAN_END, COUNTER_MAP_FULL);
 			FAILED(PROGRAM_SPAN_END, error);
 		}
 		return;

@@ -146,7 +146,7 @@ static __always_inline void begin_park(struct task_struct *task, const struct pr
 		error = bpf_map_update_elem(&goroutines, key, &fresh, BPF_NOEXIST);
 		goroutine = bpf_map_lookup_elem(&goroutines, key);
 		if (!goroutine) {
-			count(PROGRAM_SYS_EXIT, COUNTER_MAP_FULL);
+			count_loss(PROGRAM_SYS_EXIT, COUNTER_MAP_FULL);
 			FAILED(PROGRAM_SYS_EXIT, error);
 			return;
 		}
@@ -309,7 +309,7 @@ int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev)
 	}
 	error = bpf_map_update_elem(&sleepers, &tid, &sleeper, BPF_ANY);
 	if (error) {
-		count(PROGRAM_SCHED_SWITCH, COUNTER_MAP_FULL);
+		count_loss(PROGRAM_SCHED_SWITCH, COUNTER_MAP_FULL);
 		FAILED(PROGRAM_SCHED_SWITCH, error);
 		return 0;
 	}
@@ -328,7 +328,7 @@ static __always_inline void mark(enum probe_program program, struct task_struct 
 		return;
 	thread = bpf_task_storage_get(&threads, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!thread) {
-		count(program, COUNTER_MAP_FULL);
+		count_loss(program, COUNTER_MAP_FULL);
 		return;
 	}
 	thread->layout = *layout;
@@ -373,10 +373,11 @@ int mark_threads(struct bpf_iter__task *context)
 static long scan_goroutine(struct bpf_map *map, struct goroutine_key *key, struct goroutine *goroutine, __u64 *now)
 {
 	bool open = goroutine->state == WAITING;
+	__u64 forget_ns = open ? config.forget_waiting_ns : config.forget_idle_ns;
 	__u32 tgid = key->tgid;
 
 	if (!bpf_map_lookup_elem(&processes, &tgid) ||
-	    (*now > goroutine->seen_ns && *now - goroutine->seen_ns > config.forget_after_ns)) {
+	    (*now > goroutine->seen_ns && *now - goroutine->seen_ns > forget_ns)) {
 		bpf_map_delete_elem(&goroutines, key);
 		return 0;
 	}

@@ -86,7 +86,7 @@ _PEER = Struct("<HHHH16s8x")
 _SPAN_IDS = Struct("<16s8s8x")
 _EVENT = Struct("<QQQQIIHHHHiBB2xQ32s")
 _PROCESS_LAYOUT = Struct("<HHHHHHH2x")
-_PROBE_CONFIG = Struct("<QQQ")
+_PROBE_CONFIG = Struct("<QQQQ")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,21 +169,32 @@ class ProcessLayout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeConfig:
-    """`struct probe_config`, 24 bytes."""
+    """`struct probe_config`, 32 bytes."""
 
     blocked_threshold_ns: int = 0
     chain_gap_ns: int = 0
-    forget_after_ns: int = 0
+    forget_waiting_ns: int = 0
+    forget_idle_ns: int = 0
 
     def pack(self) -> bytes:
-        """The 24 bytes of it. Raises struct.error where a field is out of range."""
-        return _PROBE_CONFIG.pack(self.blocked_threshold_ns, self.chain_gap_ns, self.forget_after_ns)
+        """The 32 bytes of it. Raises struct.error where a field is out of range."""
+        return _PROBE_CONFIG.pack(
+            self.blocked_threshold_ns,
+            self.chain_gap_ns,
+            self.forget_waiting_ns,
+            self.forget_idle_ns,
+        )
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
-        """From exactly 24 bytes, otherwise raises struct.error."""
+        """From exactly 32 bytes, otherwise raises struct.error."""
         values = _PROBE_CONFIG.unpack(data)
-        return cls(blocked_threshold_ns=values[0], chain_gap_ns=values[1], forget_after_ns=values[2])
+        return cls(
+            blocked_threshold_ns=values[0],
+            chain_gap_ns=values[1],
+            forget_waiting_ns=values[2],
+            forget_idle_ns=values[3],
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ import json
 import re
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import TypedDict
 
 from enricher.golang.reason import Reason, ReasonCode
@@ -119,7 +119,7 @@ def sdk_layout(module_version: str) -> SdkLayout | Reason:
 
 @cache
 def _table() -> _Table:
-    table: _Table = json.loads(files("enricher.golang").joinpath("layouts.json").read_text("utf-8"))
+    table: _Table = json.loads(Path(__file__).with_name("layouts.json").read_text("utf-8"))
     return table
 
 

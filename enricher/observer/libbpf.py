@@ -341,6 +341,12 @@ class Map:
             before = key.raw
             yield before
 
+    def view(self) -> memoryview:
+        """The values of a mappable array of u64, as a view of format Q that is always up to date. Keep it: it is a
+        mapping of its own."""
+        size = -(-self.value_size * self.max_entries // mmap.PAGESIZE) * mmap.PAGESIZE
+        return memoryview(mmap.mmap(self.fd, size, prot=mmap.PROT_READ)).cast("Q")
+
     def read_per_cpu_array(self) -> memoryview:
         """All values of a per-CPU array of u64 in one system call: [entry][cpu], flat, as a view of format Q.
 

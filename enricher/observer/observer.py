@@ -91,14 +91,11 @@ class Observer:
         if is_round := self._round_due(now_ns):
             self._probes.scan()
             self._going_on_ns = now_ns
-        # While nobody is watched nothing can be lost but that a process began, and that can wait.
-        losses_matter = is_round or bool(self._discovery.watched)
         watermark_ns = self._clock()
         drained = self._ring.drain(self._evidence)
         if drained.for_observer:
             self._note_processes(drained.for_observer)
-        if losses_matter:
-            self._note_losses()
+        self._note_losses()
         # A record still being written, somewhere before the head: what comes after it cannot be promised yet.
         if drained.caught_up and (not self._unknown_since_ns or self._has_settled(watermark_ns)):
             self._evidence.heartbeat(watermark_ns, self._going_on_ns)

@@ -22,7 +22,8 @@ OBJECTS = Path(__file__).parent / "objects"
 # all of it counts as resident.
 RING_BYTES = 2 << 20
 _CHAIN_GAP_NS = 100_000  # a blocked write wakes up, writes on and waits again within tens of microseconds
-_FORGET_AFTER_NS = 600_000_000_000
+_FORGET_WAITING_NS = 600_000_000_000
+_FORGET_IDLE_NS = 12_000_000_000  # longer than any tail window
 
 _TRACEPOINT = "tp_btf/"
 
@@ -77,17 +78,14 @@ class Failure:
 class Counters:
     """The probes' counters, summed over the CPUs."""
 
-    def __init__(self, source: Map) -> None:
+    def __init__(self, source: Map, losses: Map) -> None:
         self._source = source
         self._cpus = possible_cpus()
+        self._losses = losses.view()
 
     def losses(self) -> int:
         """How many events were lost since loading. What could not be read is none: C code has no goroutine."""
-        # Read at every tick, so it is worth the while that the two counters are neighbours.
-        values, cpus = self._source.read_per_cpu_array().tolist(), self._cpus
-        each = COUNTERS_EACH * cpus
-        first, end = ProbeCounter.RING_FULL * cpus, (ProbeCounter.MAP_FULL + 1) * cpus
-        return sum(sum(values[at + first : at + end]) for at in range(0, len(values), each))
+        return self._losses[0]
 
     def readings(self) -> dict[tuple[ProbeProgram, ProbeCounter], int]:
         """All of them."""
@@ -144,7 +142,8 @@ class ProbeSet:
         constants = ProbeConfig(
             blocked_threshold_ns=blocked_threshold_ns,
             chain_gap_ns=_CHAIN_GAP_NS,
-            forget_after_ns=_FORGET_AFTER_NS,
+            forget_waiting_ns=_FORGET_WAITING_NS,
+            forget_idle_ns=_FORGET_IDLE_NS,
         ).pack()
         self.status: dict[Probe, Status] = {}
         self._objects: dict[Probe, Object] = {}
@@ -166,7 +165,7 @@ class ProbeSet:
             self.close()
             raise NothingLoaded(self.status)
         self.ring = self._maps["events"]
-        self.counters = Counters(self._maps["counters"])
+        self.counters = Counters(self._maps["counters"], self._maps["losses"])
 
     def _load(self, probe: Probe, file: Path, constants: bytes, ring_bytes: int) -> None:
         with Spec(file) as spec:

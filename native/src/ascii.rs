@@ -5,7 +5,7 @@ pub const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
 const ONES: u64 = 0x0101_0101_0101_0101;
 
 /// How many of the bytes are 0x80 or more. The compiler makes vector code of the loop, on any architecture.
-#[inline]
+#[inline(always)]
 pub fn count_high(bytes: &[u8]) -> usize {
     let Some(last) = bytes.last_chunk() else {
         return bytes.iter().filter(|byte| **byte >= 0x80).count();

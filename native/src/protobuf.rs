@@ -35,12 +35,12 @@ impl<'a> Reader<'a> {
         Self { bytes, at: 0, end: bytes.len() }
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn is_at_end(&self) -> bool {
         self.at == self.end
     }
 
-    #[inline]
+    #[inline(always)]
     fn byte(&mut self) -> Result<u8, Malformed> {
         if self.at >= self.end {
             return Err(Malformed);
@@ -50,7 +50,7 @@ impl<'a> Reader<'a> {
         Ok(byte)
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn varint(&mut self) -> Result<u64, Malformed> {
         let first = self.byte()?;
         if first < 0x80 {
@@ -73,7 +73,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Field number and wire type together. The number may be 0.
-    #[inline]
+    #[inline(always)]
     fn raw_tag(&mut self) -> Result<u32, Malformed> {
         let first = self.byte()?;
         if first < 0x80 {
@@ -83,7 +83,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Field number and wire type.
-    #[inline]
+    #[inline(always)]
     pub fn tag(&mut self) -> Result<(u32, u32), Malformed> {
         let tag = self.raw_tag()?;
         if tag < 8 {
@@ -93,7 +93,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The bytes of a length-delimited field, whose tag has been read, as a range of `bytes`.
-    #[inline]
+    #[inline(always)]
     pub fn range(&mut self) -> Result<(usize, usize), Malformed> {
         let first = self.byte()?;
         let length = if first < 0x80 { first.into() } else { self.long_varint(first, 5)? };
@@ -106,13 +106,13 @@ impl<'a> Reader<'a> {
         Ok((start, self.at))
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn delimited(&mut self) -> Result<&'a [u8], Malformed> {
         let (start, end) = self.range()?;
         Ok(&self.bytes[start..end])
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn fixed64(&mut self) -> Result<u64, Malformed> {
         let chunk = self.bytes[self.at..self.end].first_chunk().ok_or(Malformed)?;
         self.at += 8;

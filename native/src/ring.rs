@@ -141,3 +141,6 @@ impl Ring {
         self.consumer_position().store(position, Ordering::Release);
     }
 }
+
+#[cfg(test)]
+mod tests;

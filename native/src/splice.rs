@@ -125,3 +125,6 @@ impl Output<'_> {
         self.rest = rest;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 The reader of the ring is a second one, in plain Python, so that these tests are about the probes alone.
 """
 
+import ctypes
 import mmap
 import os
 import shutil
@@ -54,33 +55,31 @@ class RingReader:
     def __init__(self, ring: Map) -> None:
         page = mmap.PAGESIZE
         self._size = ring.max_entries
-        self._consumer = mmap.mmap(ring.fd, page)
+        self._page = mmap.mmap(ring.fd, page)
+        # The kernel reads this at any moment: it has to be written in one store, as struct.pack_into does not.
+        self._consumed = ctypes.c_uint64.from_buffer(self._page)
         self._produced = mmap.mmap(ring.fd, page + 2 * self._size, prot=mmap.PROT_READ, offset=page)
 
     def read(self) -> list[bytes]:
         """Everything committed since the last call."""
-        at, end = self._word(self._consumer), self._word(self._produced)
+        at, end = self._consumed.value, struct.unpack_from("@Q", self._produced)[0]
         records = []
         while at < end:
             start = mmap.PAGESIZE + at % self._size
-            (header,) = struct.unpack_from("<I", self._produced, start)
+            (header,) = struct.unpack_from("@I", self._produced, start)
             length = header & 0x3FFFFFFF
             if header & 0x80000000:  # still being written
                 break
             if not header & 0x40000000:  # not discarded
                 records.append(self._produced[start + 8 : start + 8 + length])
             at += (length + 8 + 7) & ~7
-        struct.pack_into("<Q", self._consumer, 0, at)
+        self._consumed.value = at
         return records
 
     def close(self) -> None:
-        self._consumer.close()
+        del self._consumed
+        self._page.close()
         self._produced.close()
-
-    @staticmethod
-    def _word(page: mmap.mmap) -> int:
-        position: int = struct.unpack_from("<Q", page)[0]
-        return position
 
 
 class Kernel:

@@ -5,12 +5,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from enricher._native import EvidenceIndex, LogWriter
 from enricher.config.model import Ebpf, Probes, Processors, Select, Settings
-from enricher.evidence.records import Event, EventKind
 from enricher.exits import CANNOT_OBSERVE, CANNOT_START
 
 from .conftest import DEADLINE_S, wait_until
@@ -60,7 +61,49 @@ def log_fd() -> Iterator[int]:
 
 @pytest.fixture
 def index(log_fd: int) -> EvidenceIndex:
-    return EvidenceIndex(log_fd, 30_000_000_000, 1000, 1000)
+    """Forgets processes as soon as they have ended."""
+    return EvidenceIndex(log_fd, 1, 1000, 1000)
+
+
+class Program:
+    """A program that nobody else on this machine runs, so that it can be selected alone."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.select = Select(executables=(str(path),))
+
+    @contextmanager
+    def run(self) -> Iterator[subprocess.Popen[bytes]]:
+        with subprocess.Popen([str(self.path)], stdin=subprocess.PIPE) as process:
+            try:
+                yield process
+            finally:
+                process.communicate()
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    path = tmp_path / "cat"
+    path.write_bytes(Path("/bin/cat").read_bytes())
+    path.chmod(0o755)
+    return Program(path)
+
+
+def until_watched(index: EvidenceIndex, process: subprocess.Popen[bytes], after_ns: int = 0) -> None:
+    def is_watched() -> bool:
+        index.poll()
+        found = index.process(process.pid)
+        return found is not None and found[0] > after_ns
+
+    wait_until(is_watched, "its being watched")
+
+
+def until_ended(index: EvidenceIndex, process: subprocess.Popen[bytes]) -> None:
+    def is_ended() -> bool:
+        index.poll()
+        return index.process(process.pid) is None
+
+    wait_until(is_ended, "its end")
 
 
 @pytest.fixture
@@ -106,38 +149,39 @@ def test_only_its_parent_ends_it(run: Callable[..., Running], index: EvidenceInd
 
 
 def test_a_selected_program_is_watched_from_its_start_to_its_end(
-    run: Callable[..., Running], index: EvidenceIndex
+    run: Callable[..., Running], index: EvidenceIndex, program: Program
 ) -> None:
-    observer = run(settings(select=Select(executables=("*/cat",))))
+    observer = run(settings(select=program.select))
     next_watermark(index)
-    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as program:
-        wait_until(lambda: index.poll() >= 0 and index.process(program.pid), "its being watched")
-        program.communicate()
-    wait_until(lambda: index.poll() >= 0 and not index.watched, "its end")
+    with program.run() as process:
+        until_watched(index, process)
+    until_ended(index, process)
     status, logged = observer.end()
     assert status == 0
     assert '"event": "watching a program"' in logged
-    assert "/cat" in logged
+    assert str(program.path) in logged
 
 
 def test_a_killed_observer_leaves_a_log_that_the_next_one_takes_up(
-    run: Callable[..., Running], index: EvidenceIndex
+    run: Callable[..., Running], log_fd: int, program: Program
 ) -> None:
-    first = run(settings(select=Select(executables=("*/cat",))))
-    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as program:
-        wait_until(lambda: index.poll() >= 0 and index.process(program.pid), "its being watched")
+    index = EvidenceIndex(log_fd, 60_000_000_000, 1000, 1000)
+    first = run(settings(select=program.select))
+    with program.run() as process:
+        until_watched(index, process)
+        next_watermark(index)
         first.end(signal.SIGKILL)
         index.poll()
         killed_ns = index.watermark_ns
-        second = run(settings(select=Select(executables=("*/cat",))))
+        second = run(settings(select=program.select))
         resumed_ns = next_watermark(index)
         # What happened in between is said to be lost, and the process to be watched again.
-        assert index.lost(killed_ns, killed_ns, program.pid)
-        assert index.lost(resumed_ns, resumed_ns, program.pid)
-        wait_until(lambda: index.poll() >= 0 and index.process(program.pid)[0] > killed_ns, "its being watched again")
-        assert not index.lost(next_watermark(index), index.watermark_ns, program.pid)
-        second.end()
-        program.communicate()
+        assert index.lost(killed_ns, killed_ns, process.pid)
+        assert index.lost(killed_ns + 1, resumed_ns - 1, process.pid)
+        until_watched(index, process, after_ns=killed_ns)
+        later_ns = next_watermark(index)
+        assert not index.lost(later_ns, later_ns, process.pid)
+        assert second.end()[0] == 0
 
 
 def test_without_privilege_it_ends_with_the_status_that_asks_for_no_restart(run: Callable[..., Running]) -> None:
@@ -163,15 +207,20 @@ def test_with_everything_off_there_is_nothing_to_observe(run: Callable[..., Runn
     assert status == CANNOT_OBSERVE
 
 
+def test_without_the_probe_on_system_calls_nobody_counts_as_watched(run: Callable[..., Running]) -> None:
+    status, logged = run(settings(probes=Probes(syscalls="off"))).wait()
+    assert status == CANNOT_OBSERVE
+    assert "without the probe on system calls" in logged
+
+
 def test_without_the_probe_on_starts_programs_are_found_by_looking(
-    run: Callable[..., Running], index: EvidenceIndex
+    run: Callable[..., Running], index: EvidenceIndex, program: Program
 ) -> None:
-    observer = run(settings(probes=Probes(processes="off"), select=Select(executables=("*/cat",))))
+    observer = run(settings(probes=Probes(processes="off"), select=program.select))
     next_watermark(index)
-    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as program:
-        wait_until(lambda: index.poll() >= 0 and index.process(program.pid), "its being watched")
-        program.communicate()
-    wait_until(lambda: index.poll() >= 0 and not index.watched, "its end")
+    with program.run() as process:
+        until_watched(index, process)
+    until_ended(index, process)
     assert observer.end()[0] == 0
 
 

@@ -77,13 +77,15 @@ def test_events_that_a_full_ring_has_no_room_for_are_counted(load_probes: LoadPr
     room = 4096 // 104
     for _ in range(room + 10):
         subprocess.run(["/bin/true"], check=True)
+    before = kernel.probes.counters.losses()
     readings = kernel.probes.counters.readings()
+    after = kernel.probes.counters.losses()
     lost = readings[ProbeProgram.PROCESS_EXEC, ProbeCounter.RING_FULL]
     sent = readings[ProbeProgram.PROCESS_EXEC, ProbeCounter.EVENTS]
     # Other programs may start on this machine meanwhile: at least ours were sent or lost, and none was both.
     assert len(kernel.drain()) == sent <= room
     assert lost >= 10
-    assert kernel.probes.counters.losses() == lost
+    assert before <= lost <= after
 
 
 def test_events_of_many_processors_at_once_all_arrive(load_probes: LoadProbes) -> None:

@@ -53,6 +53,7 @@ class Blocker:
     def __init__(self, program: Path, lock: Path, kernel: Kernel, flags: EventFlag) -> None:
         self.process = subprocess.Popen([program, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.kernel = kernel
+        self.say("pipe_read")  # now it runs: the probe that forgets a process that becomes another program is through
         kernel.probes.watch(self.process.pid, layout_of(program, flags))
         kernel.probes.mark_threads()
 

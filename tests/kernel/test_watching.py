@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from enricher.config.model import Select
-from enricher.evidence.records import Event, EventFlag, EventKind
+from enricher.evidence.records import Event, EventFlag, EventKind, ProbeCounter, ProcessLayout
 from enricher.observer.discovery import Discovery
 from enricher.observer.inspection import Inspector
 from enricher.telemetry.logs import get_logger
@@ -68,6 +68,7 @@ class Watching:
         self.kernel = kernel
         self.discovery = Discovery(kernel.probes, Inspector(), Select(), get_logger(), time.monotonic_ns)
         self.records: list[Event] = []
+        self.ours: set[int] = set()  # other Go programs may run on this machine
         self._handled = 0
 
     def step(self) -> None:
@@ -81,14 +82,33 @@ class Watching:
         self.records += self.discovery.step(5_000_000)
 
     def until_watched(self, *processes: Ender) -> None:
+        self.ours |= {process.pid for process in processes}
+
         def all_are() -> bool:
             self.step()
             return self.discovery.watched.keys() >= {process.pid for process in processes}
 
         wait_until(all_are, "the watching of each process")
 
+    def until_watched_since(self, pid: int, image: int) -> None:
+        """Until that many images of the process have come to be watched."""
+
+        def is_watched() -> bool:
+            self.step()
+            told = [record.kind for record in self.records if record.tgid == pid]
+            return told.count(EventKind.PROCESS) == image
+
+        wait_until(is_watched, f"the watching of image {image}")
+
     def span_ends(self, count: int) -> list[Event]:
-        return self.kernel.wait_for(lambda event: event.kind is EventKind.SPAN_END, "span end", count)
+        return self.kernel.wait_for(
+            lambda event: event.kind is EventKind.SPAN_END and event.tgid in self.ours, "span end", count
+        )
+
+    def probe_count(self) -> int:
+        """Of places in our binary."""
+        inodes = {self.discovery.watched[pid].identity.inode for pid in self.ours & self.discovery.watched.keys()}
+        return sum(1 for _, inode, _ in self.kernel.probes._span_ends if inode in inodes)
 
 
 @pytest.fixture
@@ -131,7 +151,7 @@ def test_a_program_that_starts_later_is_watched_too(watching: Watching, start: C
 def test_one_probe_serves_all_processes_of_a_binary(watching: Watching, start: Callable[[], Ender]) -> None:
     processes = [start() for _ in range(3)]
     watching.until_watched(*processes)
-    assert len(watching.kernel.probes._span_ends) == 1
+    assert watching.probe_count() == 1
     ended = {(process.pid, *span) for process in processes for span in process.end_spans(20)}
     events = watching.span_ends(60)
     assert {(event.tgid, event.span.trace_id.hex(), event.span.span_id.hex()) for event in events} == ended
@@ -139,7 +159,7 @@ def test_one_probe_serves_all_processes_of_a_binary(watching: Watching, start: C
 
 
 def test_when_the_last_process_is_gone_so_is_everything_about_it(
-    watching: Watching, start: Callable[[], Ender]
+    watching: Watching, start: Callable[[], Ender], ender: Path
 ) -> None:
     first, second = start(), start()
     watching.until_watched(first, second)
@@ -147,11 +167,12 @@ def test_when_the_last_process_is_gone_so_is_everything_about_it(
     wait_until(lambda: watching.step() or first.pid not in watching.discovery.watched, "the first one's end")
     second.end_spans(5)
     assert {event.tgid for event in watching.span_ends(5)} == {second.pid}
+    (place,) = [place for place in watching.kernel.probes._span_ends if place[1] == ender.stat().st_ino]
     second.stop()
-    wait_until(lambda: watching.step() or not watching.discovery.watched, "the second one's end")
-    assert not watching.kernel.probes._span_ends
+    wait_until(lambda: watching.step() or second.pid not in watching.discovery.watched, "the second one's end")
+    assert place not in watching.kernel.probes._span_ends
     assert watching.kernel.probes._maps["processes"].lookup(first.pid.to_bytes(4, "little")) is None
-    assert [record.kind for record in watching.records] == [EventKind.PROCESS] * 2
+    assert [record.kind for record in watching.records if record.tgid in watching.ours] == [EventKind.PROCESS] * 2
 
 
 def test_a_storm_of_short_programs_delays_nothing_but_discovery(watching: Watching, start: Callable[[], Ender]) -> None:
@@ -167,6 +188,66 @@ def test_a_storm_of_short_programs_delays_nothing_but_discovery(watching: Watchi
         ended |= process.end_spans(2)
         assert time.monotonic() < end_s
     assert ids(watching.span_ends(len(ended))) == ended
-    assert watching.discovery.watched.keys() == {process.pid}
-    assert watching.kernel.probes.counters.losses() == 0
+    assert process.pid in watching.discovery.watched
+    lost = {
+        (program.name, counter.name): count
+        for (program, counter), count in watching.kernel.probes.counters.readings().items()
+        if count and counter in {ProbeCounter.RING_FULL, ProbeCounter.MAP_FULL}
+    }
+    assert not lost, watching.kernel.probes.failures()
     assert longest_s < 1.0
+
+
+def test_hooks_that_cost_everybody_are_attached_only_while_somebody_is_watched(watching: Watching) -> None:
+    probes = watching.kernel.probes
+    assert not probes._while_watching
+    probes.watch(1_000_000_000, ProcessLayout())
+    assert probes._while_watching
+    probes.unwatch(1_000_000_000)
+    probes.rest()
+    assert not probes._while_watching
+    probes.watch(1_000_000_000, ProcessLayout())
+    assert probes._while_watching
+
+
+def test_a_process_that_runs_its_image_anew_goes_on_being_watched(
+    watching: Watching, compile_c: Callable[[str], Path]
+) -> None:
+    program = compile_c(
+        """
+        #include <stdio.h>
+        #include <time.h>
+        #include <unistd.h>
+        int main(int argc, char **argv) {
+            struct timespec doze = { .tv_nsec = 5000000 };
+            char line[8];
+            int ends[2];
+            for (;;) {
+                puts("ready");
+                fflush(stdout);
+                if (read(0, line, 1) != 1) return 0;
+                if (*line == 'x') execl(argv[0], argv[0], NULL);
+                /* blocked in a read for 5 ms */
+                if (pipe(ends)) return 1;
+                if (!fork()) { nanosleep(&doze, NULL); return write(ends[1], "x", 1) != 1; }
+                if (read(ends[0], line, 1) != 1) return 1;
+            }
+        }
+        """
+    )
+    watching.discovery._select = Select(executables=(str(program),))
+    with subprocess.Popen([str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin
+        assert process.stdout
+        for image in range(1, 6):
+            assert process.stdout.readline() == b"ready\n"
+            watching.until_watched_since(process.pid, image)
+            process.stdin.write(b"w")
+            process.stdin.flush()
+            assert process.stdout.readline() == b"ready\n"
+            watching.kernel.wait_for(
+                lambda event: event.kind is EventKind.WAIT and event.tgid == process.pid, "wait", count=image
+            )
+            process.stdin.write(b"x")
+            process.stdin.flush()
+        process.stdin.close()

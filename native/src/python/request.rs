@@ -77,11 +77,13 @@ impl Request {
             }
             runs.push((patch.get_item(0)?.extract::<usize>()?, patch.get_item(1)?.cast_into::<PyBytes>()?));
         }
-        let patches: Vec<Patch> = runs
-            .iter()
-            .filter(|(_, run)| !run.as_bytes().is_empty())
-            .map(|(ordinal, run)| Patch { ordinal: *ordinal, run: run.as_bytes() })
-            .collect();
+        let mut patches = Vec::with_capacity(runs.len());
+        for (ordinal, run) in &runs {
+            let (ordinal, run) = (*ordinal, run.as_bytes());
+            if !run.is_empty() {
+                patches.push(Patch { ordinal, run });
+            }
+        }
         if patches.is_empty() {
             return Ok(self.body.bind(py).clone());
         }
