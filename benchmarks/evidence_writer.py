@@ -11,7 +11,6 @@ import sys
 import time
 
 from enricher._native import LogWriter
-
 from enricher.evidence.records import RECORD_SIZE, EventFlag, EventKind
 
 WATCHED_PID = 4242  # of the process that spangen says its spans are of

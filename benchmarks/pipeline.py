@@ -43,8 +43,11 @@ AGES = (
     Column("p99 ms", "p99_ms", "{:.1f}".format),
     Column("added p50 ms", "added_p50_ms", "{:.1f}".format),
     Column("added p99 ms", "added_p99_ms", "{:.1f}".format),
+    Column("spans/CPU-s", "spans_per_cpu_s_at_half", thousands),
+    Column("spans marked", "marked_at_half", "{:.1%}".format),
     Column("lost", "lost", "{:.0f}".format),
     Column("refused", "refused", "{:.0f}".format),
+    Column("sent again", "retries", "{:.0f}".format),
 )
 
 
@@ -70,6 +73,11 @@ class Subject:
     program: Program | None  # None: the receiver itself
     evidence: Path | None = None  # where the generator puts what the kernel would have seen
 
+    @property
+    def pid(self) -> int:
+        assert self.program is not None
+        return self.program.pid
+
 
 @contextmanager
 def subject(bench: Bench, name: str, to_port: int) -> Iterator[Subject]:
@@ -93,7 +101,6 @@ def subject(bench: Bench, name: str, to_port: int) -> Iterator[Subject]:
 def pipeline(bench: Bench, name: str, port: int, to_port: int) -> Iterator[Subject]:
     """The unprivileged half alone, with a log that nobody or the stand-in of the observer writes to."""
     from enricher._native import LogWriter
-
     from enricher.config.load import load
 
     config = bench.directory / "enricher.yaml"
@@ -172,37 +179,39 @@ def measure(bench: Bench, name: str, spans: int) -> dict[str, float]:
         Sink(bench.directory, "sink", keep=False, cores=[bench.load_core]) as sink,
         subject(bench, name, sink.port) as found,
     ):
-        assert found.program is not None
-        row = {"idle_mib": memory_mib(found.program.pid, "VmRSS")}
+        row = {"idle_mib": memory_mib(found.pid, "VmRSS")}
         collect(sink, generate(bench, found, spans, 0.5)["acked_spans"])
-        row |= throughput(bench, found, found.program.pid, sink, spans)
-        aged = ages(bench, found, sink, spans, row["spans_per_s"] / 2)
-        return row | aged | {key: row[key] + aged[key] for key in ("lost", "refused")}
+        row |= throughput(bench, found, sink, spans)
+        aged = at_rate(bench, found, sink, spans, row["spans_per_s"] / 2)
+        return row | aged | {key: row[key] + aged[key] for key in ("lost", "refused", "retries")}
 
 
-def throughput(bench: Bench, to: Subject, pid: int, sink: Sink, spans: int) -> dict[str, float]:
+def throughput(bench: Bench, to: Subject, sink: Sink, spans: int) -> dict[str, float]:
     """Flat out."""
     foreign = Foreign([bench.subject_core, bench.load_core])
-    used = cpu_seconds(pid)
+    used = cpu_seconds(to.pid)
     sent = generate(bench, to, spans, bench.seconds)
     got = collect(sink, sent["acked_spans"])
-    used = cpu_seconds(pid) - used
+    used = cpu_seconds(to.pid) - used
     return {
         "spans_per_s": got["spans"] / got["seconds"],
         "spans_per_cpu_s": got["spans"] / used,
         "cpu_share": used / max(sent["seconds"], got["seconds"]),
-        "peak_mib": memory_mib(pid, "VmHWM"),
+        "peak_mib": memory_mib(to.pid, "VmHWM"),
         "marked": got["prefix_spans"] / max(1, got["sampled_spans"]),
         "foreign": foreign.cores_used(),
         "lost": sent["acked_spans"] - got["spans"],
         "refused": sent["refused_spans"],
+        "retries": sent["retries"],
     }
 
 
-def ages(bench: Bench, to: Subject, sink: Sink, spans: int, rate: float) -> dict[str, float]:
-    """Of spans on arrival, at a rate; and what of it is there without the subject, too."""
+def at_rate(bench: Bench, to: Subject, sink: Sink, spans: int, rate: float) -> dict[str, float]:
+    """With room to spare: the age of spans on arrival, and what of it is there without the subject, too."""
+    used = cpu_seconds(to.pid)
     sent = generate(bench, to, spans, bench.seconds, rate)
     got = collect(sink, sent["acked_spans"])
+    used = cpu_seconds(to.pid) - used
     direct = generate(bench, Subject(sink.port, None), spans, bench.seconds / 2, rate)
     straight = collect(sink, direct["acked_spans"])
     return {
@@ -210,8 +219,11 @@ def ages(bench: Bench, to: Subject, sink: Sink, spans: int, rate: float) -> dict
         "p99_ms": got["latency_p99_ms"],
         "added_p50_ms": got["latency_p50_ms"] - straight["latency_p50_ms"],
         "added_p99_ms": got["latency_p99_ms"] - straight["latency_p99_ms"],
+        "spans_per_cpu_s_at_half": got["spans"] / used,
+        "marked_at_half": got["prefix_spans"] / max(1, got["sampled_spans"]),
         "lost": sent["acked_spans"] - got["spans"],
         "refused": sent["refused_spans"],
+        "retries": sent["retries"],
     }
 
 

@@ -81,7 +81,6 @@ def service(bench: Bench, sink: Sink) -> Iterator[Service]:
 def observer(bench: Bench, watched: Service) -> Iterator[int]:
     """The observer alone, with a log that nobody reads but this; its pid, once the service is watched."""
     from enricher._native import EvidenceIndex, LogWriter
-
     from enricher.config.load import load
 
     fd = os.memfd_create("evidence", os.MFD_CLOEXEC)

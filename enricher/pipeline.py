@@ -18,11 +18,11 @@ from enricher.errors import EnricherError
 from enricher.exits import CANNOT_START
 from enricher.join import methods
 from enricher.join.joiner import Joiner
-from enricher.otlp.grpcio_exporter import Exporter, GrpcioExporter
+from enricher.otlp.grpcio_exporter import GrpcioExporter
 from enricher.otlp.grpcio_receiver import GrpcioReceiver
 from enricher.otlp.queue import BoundedQueue
 from enricher.otlp.terminal import TerminalExporter
-from enricher.otlp.transport import Limits
+from enricher.otlp.transport import Exporter, Limits
 from enricher.policy import Policy
 from enricher.privileges import can_read_as_dropped, die_with_parent, drop
 from enricher.telemetry.health import Health
@@ -52,9 +52,6 @@ LAZY_MODULES = (
     "opentelemetry.proto.collector.trace.v1.trace_service_pb2",
     "prometheus_client",
     "prometheus_client.exposition",
-    "rich.console",
-    "rich.text",
-    "rich.tree",
     "wsgiref.simple_server",
 )
 
@@ -81,7 +78,13 @@ class Pipeline:
             stamp_all=settings.ebpf is not None and ebpf.stamp == "all",
         )
         self._policy = Policy(
-            index, joiner, queue, metrics, tail_ns=ebpf.tail_window_ns, threshold_ns=ebpf.blocked_threshold_ns
+            index,
+            joiner,
+            queue,
+            metrics,
+            tail_ns=ebpf.tail_window_ns,
+            threshold_ns=ebpf.blocked_threshold_ns,
+            max_body_bytes=limits.max_message_bytes,
         )
         self._health = Health(self._policy.heartbeat_seen_ns, lambda: self._policy.working and self._exporter.alive)
         self._receiver = GrpcioReceiver(settings.grpc.endpoint, self._policy.admit, limits, self._health, metrics)

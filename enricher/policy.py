@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from enricher._native import EvidenceIndex, MalformedRequest
+from enricher._native import EvidenceIndex, MalformedLog, MalformedRequest
 from enricher._native import Request as ScannedRequest
 from enricher.join.hold import Held, Hold, Known
 from enricher.join.joiner import Joiner, OpenUntil
@@ -50,6 +50,7 @@ class Policy:
         *,
         tail_ns: int,
         threshold_ns: int,
+        max_body_bytes: int,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._index = index
@@ -58,14 +59,17 @@ class Policy:
         self._metrics = metrics
         self._tail_ns = tail_ns
         self._threshold_ns = threshold_ns
+        self._max_body_bytes = max_body_bytes
         self._clock_ns = clock_ns
         self._inbox: deque[Taken] = deque()
         self._hold: Hold[Taken] = Hold(tail_ns + PATIENCE_NS)
         self._first_times = FirstTimes()
         self._log = get_logger()
         self._wake = threading.Event()
-        self._ending = False
+        self._end_at_ns = 0
         self._failed_decisions = 0
+        self._too_large = 0
+        self._heartbeat_seen_ns = 0
         self._evidence = EvidenceState.NONE
         self._thread = threading.Thread(target=self._run, name="policy", daemon=True)
 
@@ -73,15 +77,14 @@ class Policy:
         """Begins to work off what is taken."""
         self._thread.start()
 
-    def stop(self, timeout_s: float) -> bool:
-        """Hands on what is held, once its evidence is there; False if that took too long.
+    def stop(self, patience_s: float) -> None:
+        """Hands on all that was taken: with its evidence where that comes in time, without it where not.
 
         Nothing may be admitted any more when this is called.
         """
-        self._ending = True
+        self._end_at_ns = self._clock_ns() + int(patience_s * 1e9)
         self._wake.set()
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        self._thread.join()
 
     @property
     def working(self) -> bool:
@@ -90,7 +93,7 @@ class Policy:
 
     def heartbeat_seen_ns(self) -> int:
         """When evidence was last heard of, CLOCK_MONOTONIC; 0: never."""
-        return self._index.heartbeat_seen_ns
+        return self._heartbeat_seen_ns
 
     def admit(self, batch: Sequence[RawRequest]) -> None:
         """Answers each request, and takes those that are well-formed and for which there is room.
@@ -114,6 +117,11 @@ class Policy:
             ),
             ("join_enriched_spans", "spans that left with a claim", tally.enriched),
             ("join_incomplete_spans", "spans that left with ebpf.complete=false", tally.incomplete),
+            (
+                "join_too_large",
+                "requests forwarded untouched as claims would have made them too large",
+                self._too_large,
+            ),
             ("join_failed_decisions", "requests forwarded untouched after a fault in a rule", self._failed_decisions),
         ):
             yield Series(name, "counter", meaning, "", {"": value})
@@ -141,36 +149,48 @@ class Policy:
 
     def _run(self) -> None:
         while True:
-            ending = self._ending
+            ending = self._end_at_ns != 0
             self._turn()
-            if self._hold or (ending and self._inbox):
+            if self._hold:
                 time.sleep(TURN_S)
             elif ending:
-                return
+                return  # what is admitted before `stop` was in the inbox before this turn
             else:
                 self._wake.wait(IDLE_TURN_S)
                 self._wake.clear()
 
     def _turn(self) -> None:
-        self._index.poll()
+        self._poll()
         now_ns = self._clock_ns()
         window = Window(time.time_ns() - now_ns, self._tail_ns, self._threshold_ns)
         known = self._known(now_ns)
         while self._inbox:
             taken = self._inbox.popleft()
-            self._joiner.saw(taken.request, window)
+            try:
+                self._joiner.saw(taken.request, window)
+            except Exception as error:  # noqa: BLE001 - as for a decision
+                self._tell_fault(error)
             ends_ns = taken.request.scanned.last_end_unix_ns - window.clock_ns
             self._hold.add(Held(taken, now_ns, ends_ns))
         decisions = [self._decide(held, window, known, now_ns) for held in self._hold.due(known, now_ns)]
         if decided := [reservation for reservation in decisions if reservation]:
             self._queue.put(decided)
 
+    def _poll(self) -> None:
+        try:
+            self._index.poll()
+        except MalformedLog as error:  # then there are no more heartbeats: spans pass untouched
+            if self._first_times(type(error)):
+                self._log.error("the evidence log cannot be read", error=error)
+
     def _known(self, now_ns: int) -> Known:
-        evidence = evidence_state(self._index.heartbeat_seen_ns, now_ns)
+        self._heartbeat_seen_ns = self._index.heartbeat_seen_ns
+        evidence = evidence_state(self._heartbeat_seen_ns, now_ns)
         if evidence is not self._evidence:
             self._log.info("evidence", state=evidence.value, before=self._evidence.value)
             self._evidence = evidence
-        live = evidence is EvidenceState.LIVE and self._index.watched > 0
+        in_time = not self._end_at_ns or now_ns < self._end_at_ns
+        live = evidence is EvidenceState.LIVE and self._index.watched > 0 and in_time
         return Known(self._index.watermark_ns, self._index.going_on_ns, live)
 
     def _decide(self, held: Held[Taken], window: Window, known: Known, now_ns: int) -> Reservation | None:
@@ -180,13 +200,20 @@ class Policy:
         try:
             decision = self._joiner.decide(request, window, known.going_on_ns if patient else None)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a rule, the spans flow on as they came
-            self._failed_decisions += 1
-            if self._first_times(type(error)):
-                self._log.exception("decision failed, request forwarded untouched", error=error)
+            self._tell_fault(error)
             return reservation
         if isinstance(decision, OpenUntil):
             held.open_until_ns = decision.time_ns
             self._hold.add(held)
             return None
-        reservation.body = decision
+        # A backend's limit is most often that of our own receiver. A span without its claims is better than none.
+        if decision is not reservation.body and len(decision) > self._max_body_bytes:
+            self._too_large += 1
+        else:
+            reservation.body = decision
         return reservation
+
+    def _tell_fault(self, error: Exception) -> None:
+        self._failed_decisions += 1
+        if self._first_times(type(error)):
+            self._log.exception("a rule failed, its request is forwarded untouched", error=error)

@@ -4,6 +4,7 @@ import ctypes
 import os
 import pwd
 import signal
+import struct
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from enricher.errors import EnricherError
 
 PR_SET_PDEATHSIG = 1
 PR_SET_NO_NEW_PRIVS = 38
+CAP_SETGID = 6
+CAP_SETUID = 7
+LINUX_CAPABILITY_VERSION_3 = 0x20080522
 
 # A user that exists on no ordinary system: the range systemd takes its dynamic users from is 61184 to 65519.
 UNNAMED_UID = 61417
@@ -36,23 +40,25 @@ def die_with_parent() -> None:
 def drop() -> None:
     """Becomes an unprivileged user of its own for good: no capability, no way back, no new ones by exec.
 
-    The user is `enricher` where there is one, otherwise a bare uid. Does nothing but the last where the process
-    is not root. To be called before the first thread and the first byte from the network.
+    The user is `enricher` where there is one, otherwise a bare uid. A root that may not change its user (in a
+    container, say) keeps the uid, and loses the capabilities all the same. To be called before the first thread and
+    the first byte from the network.
     """
-    if os.geteuid() == 0:
+    if _can_change_user():
         uid, gid = _ids()
         os.setgroups([])
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
-        if capabilities := effective_capabilities():
-            raise PrivilegesKept(f"capabilities {capabilities:#x} are left after the change to uid {uid}")
+    _clear_capabilities()
+    if capabilities := effective_capabilities():
+        raise PrivilegesKept(f"capabilities {capabilities:#x} are left, uid {os.getuid()}")
     _prctl(PR_SET_NO_NEW_PRIVS, 1)
 
 
 def can_read_as_dropped(paths: Iterable[str]) -> bool:
-    """Whether all of these could still be read after `drop`. For before the first thread: it changes the user twice."""
-    if os.geteuid() != 0:
-        return all(os.access(path, os.R_OK, effective_ids=True) for path in paths)
+    """Whether all of these could surely be read after `drop`. Before the first thread: it changes the user twice."""
+    if not _can_change_user():
+        return not effective_capabilities() and all(os.access(path, os.R_OK, effective_ids=True) for path in paths)
     uid, gid = _ids()
     groups = os.getgroups()
     os.setgroups([])
@@ -70,6 +76,19 @@ def effective_capabilities() -> int:
     """Bits as in linux/capability.h."""
     status = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace")
     return next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:"))
+
+
+def _can_change_user() -> bool:
+    needed = 1 << CAP_SETGID | 1 << CAP_SETUID
+    return effective_capabilities() & needed == needed
+
+
+def _clear_capabilities() -> None:
+    header = struct.pack("=Ii", LINUX_CAPABILITY_VERSION_3, 0)  # 0: this thread
+    none = bytes(24)  # effective, permitted and inheritable, in two halves of 32 bits each
+    if _libc.capset(header, none) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error), "capset")
 
 
 def _ids() -> tuple[int, int]:

@@ -227,7 +227,7 @@ def _python_struct(struct: Struct) -> Iterator[str]:
         "return cls", [f"{field.name}={_python_read(field, at)}" for at, field in enumerate(struct.fields)]
     )
     if struct.name == "event":
-        yield from PYTHON_ITER_UNPACK
+        yield PYTHON_ITER_UNPACK
     for field in struct.fields:
         for name, target in field.alternatives:
             yield ""
@@ -241,7 +241,7 @@ PYTHON_ITER_UNPACK = '''
     @classmethod
     def iter_unpack(cls, data: bytes) -> Iterator[Self]:
         """One after the other. Raises struct.error where `data` does not end with a whole record."""
-        return (cls.unpack(data[at : at + RECORD_SIZE]) for at in range(0, len(data), RECORD_SIZE))'''.split("\n")
+        return (cls.unpack(data[at : at + RECORD_SIZE]) for at in range(0, len(data), RECORD_SIZE))'''
 
 
 def _call(callee: str, arguments: list[str]) -> Iterator[str]:

@@ -4,7 +4,7 @@ The table is layouts.json, measured and merged by scripts/make_layouts.py. A ver
 no guess: a wrong offset would put one span's evidence on another.
 
 What is known is a minor version (1.26, say), and with it its patch releases: Go and the SDK keep those to
-fixes, and between the first and the last one measured of each minor no field used here has moved. Release
+fixes, and in no minor of which several were measured (of Go: all) has a field used here moved. Release
 candidates, development versions, other vendors' toolchains, forks and pseudo-versions are not known, as
 each may hold any change.
 """

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Event, Thread
-from typing import Final, Protocol
+from typing import Final
 
 import grpc
 
@@ -29,19 +29,6 @@ MAX_BATCH_BYTES: Final = 1 << 20
 _SAME_TROUBLE_NS: Final = 30_000_000_000  # between two lines in the log about one status
 # What a backend answers to say that all went well: nothing, or an empty partial_success (the collector does).
 _PLAIN_SUCCESS: Final = frozenset({b"", b"\n\x00"})
-
-
-class Exporter(Protocol):
-    """Takes from a queue what is ready, and releases it once it is delivered or dropped, and counted."""
-
-    @property
-    def alive(self) -> bool:
-        """False when a thread that should work has died."""
-
-    def start(self) -> None: ...
-
-    def stop(self, grace_s: float) -> None:
-        """Deliver what is still in the queue, for at most `grace_s`; drop and count the rest."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,19 @@ class Receiver(Protocol):
         """Take no new request, give those under way `grace_s`, then cancel them. Blocks until all is over."""
 
 
+class Exporter(Protocol):
+    """Takes from a queue what is ready, and releases it once it is delivered or dropped, and counted."""
+
+    @property
+    def alive(self) -> bool:
+        """False when a thread that should work has died."""
+
+    def start(self) -> None: ...
+
+    def stop(self, grace_s: float) -> None:
+        """Deliver what is still in the queue, for at most `grace_s`; drop and count the rest."""
+
+
 class ServingStatus(Protocol):
     """What the health service of a transport asks."""
 

@@ -26,5 +26,6 @@ use pyo3::prelude::*;
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     python::request::register(module)?;
+    python::log::register(module)?;
     python::evidence::register(module)
 }

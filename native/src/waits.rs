@@ -37,10 +37,12 @@ fn has_same_runner(one: &Event, other: &Event) -> bool {
 
 pub struct Waits {
     by_owner: HashMap<Owner, VecDeque<Event>, Hashed>,
-    /// Ends of waits that are over, about by time: what retention and the bound take first. One that was
-    /// taken out of `by_owner` by something else is passed over.
+    /// When each was last seen to block, about by time: what retention and the bound take first. One that was taken
+    /// out of `by_owner` by something else is passed over.
     ends: VecDeque<(u64, Owner)>,
-    /// Who has waits that go on. Those stay until their end is known, or their owner does something else.
+    /// Who has waits that go on. These are of use for the tails of spans, which are short, and their ends are told
+    /// even if they themselves are forgotten: so they are held no longer than the others. Of a goroutine that has
+    /// died while it waited, nobody tells an end.
     going_on: HashSet<Owner, Hashed>,
     len: usize,
     most: usize,
@@ -90,9 +92,8 @@ impl Waits {
         self.make_room();
         if is_going_on(&wait) {
             self.going_on.insert(owner);
-        } else {
-            self.ends.push_back((wait.end_ns, owner));
         }
+        self.ends.push_back((wait.end_ns, owner));
         let waits = self.by_owner.entry(owner).or_insert_with(|| VecDeque::with_capacity(1));
         let at = waits.partition_point(|other| reach_ns(other) <= reach_ns(&wait));
         waits.insert(at, wait);
@@ -152,30 +153,28 @@ impl Waits {
         }
     }
 
-    /// Forgets what ended before this time.
+    /// Forgets what was last seen to block before this time.
     pub fn expire(&mut self, before_ns: u64) {
-        while let Some((end_ns, owner)) = self.ends.front().copied() {
-            if end_ns >= before_ns {
-                break;
-            }
-            self.ends.pop_front();
-            self.drop_ended(owner, end_ns);
+        while self.ends.front().is_some_and(|(end_ns, _)| *end_ns < before_ns) {
+            self.forget_first();
         }
     }
 
     /// Also for `ends`, where a wait that is sent again and again has more than one place.
     fn make_room(&mut self) {
         while self.len >= self.most || self.ends.len() >= 2 * self.most {
-            let before = self.len;
-            if let Some((end_ns, owner)) = self.ends.pop_front() {
-                self.drop_ended(owner, end_ns);
-            } else if let Some(owner) = self.going_on.iter().next().copied() {
-                self.drop_going_on(owner, |_| true);
-            } else {
-                break;
-            }
-            self.forgotten += (before - self.len) as u64;
+            self.forgotten += self.forget_first();
         }
+    }
+
+    fn forget_first(&mut self) -> u64 {
+        let Some((end_ns, owner)) = self.ends.pop_front() else { return 0 };
+        let before = self.len;
+        if self.going_on.contains(&owner) {
+            self.drop_going_on(owner, |wait| wait.end_ns <= end_ns);
+        }
+        self.drop_ended(owner, end_ns);
+        (before - self.len) as u64
     }
 
     fn going_on_of(&self, tgid: u32) -> Vec<Owner> {

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import grpc
 import pytest
@@ -127,6 +128,13 @@ def test_a_backend_away_and_back_costs_no_span(programs: Path, tmp_path: Path) -
             line.assert_nothing_lost(duplicates=True)
 
 
+def opened(directory: str) -> Path:
+    """Pytest's own directories are only for who runs it."""
+    path = Path(directory)
+    path.chmod(0o755)
+    return path
+
+
 @pytest.mark.parametrize(
     "rights",
     [pytest.param(PLAIN_USER, id="plain user"), pytest.param(ROOT_WITHOUT_CAPABILITIES, id="root, no capabilities")],
@@ -144,8 +152,9 @@ def test_without_privileges_every_byte_of_a_span_passes_unchanged(
         first.wait_for(t.id for t in truth)
     requests = list(kept_requests(first.file))
     with (
+        TemporaryDirectory() as readable,
         Sink(tmp_path, "subject") as subject,
-        Enricher(tmp_path, subject.port, before=rights) as enricher,
+        Enricher(opened(readable), subject.port, before=rights) as enricher,
         enricher.sender() as export,
     ):
         for request in requests:

@@ -47,7 +47,7 @@ def test_every_span_has_its_measurement(plain_run: PlainRun) -> None:
 
 def test_without_an_enricher_all_that_blocked_is_missed_and_nothing_else_is_wrong(plain_run: PlainRun) -> None:
     judgement = judge_all(plain_run.truth, plain_run.subject)
-    blocked = sum(t.blocked for t in plain_run.truth)
+    blocked = sum(t.blocked is True for t in plain_run.truth)
     assert len(judgement.of("missed")) == len(judgement.findings) == blocked > 0, judgement.table
 
 

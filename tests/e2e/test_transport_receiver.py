@@ -395,9 +395,11 @@ def test_a_sender_that_gives_up_frees_its_thread(make_receiver: MakeReceiver) ->
         for future in futures:
             future.cancel()
         assert export(request("a"), timeout=20) == b""
+        abandoned = {"abandoned": LIMITS.handler_threads, "accepted": 1}
+        wait_until(lambda: started.outcomes() == abandoned, "every thread to be free")
         for raw in held:
             raw.reply(Outcome.ACCEPTED)  # too late, and no error
-    assert started.outcomes() == {"abandoned": LIMITS.handler_threads, "accepted": 1}
+    assert started.outcomes() == abandoned
 
 
 def test_two_receivers_on_one_port_do_not_share_it(make_receiver: MakeReceiver) -> None:

@@ -100,7 +100,9 @@ scopes = message(2, st.one_of(spans, spans, texts(3), message(1, st.one_of(texts
 resource = message(1, st.one_of(varints(2), plain_attributes.map(lambda field: b"\x0a" + field[1:])), 3)
 requests = st.lists(message(1, st.one_of(scopes, scopes, resource, texts(3))), max_size=4).map(b"".join)
 runs = st.dictionaries(
-    st.text(max_size=20), st.one_of(st.booleans(), st.integers(-(2**63), 2**63 - 1), st.text(max_size=200)), min_size=1
+    st.text(max_size=20),
+    st.one_of(st.booleans(), st.integers(-(2**63), 2**63 - 1), st.floats(), st.text(max_size=200)),
+    min_size=1,
 )
 
 
@@ -113,7 +115,7 @@ def test_any_request_is_read_as_protobuf_reads_it(body: bytes) -> None:
 @settings(max_examples=400, deadline=None)
 @given(requests, runs, st.randoms(use_true_random=False))
 def test_a_spliced_request_is_the_request_with_attributes_added(
-    body: bytes, run: dict[str, bool | int | str], choice: random.Random
+    body: bytes, run: dict[str, bool | int | float | str], choice: random.Random
 ) -> None:
     request = scanned(body)
     if request is None:

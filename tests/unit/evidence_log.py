@@ -4,9 +4,10 @@ import ipaddress
 import os
 import socket
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Final, Self
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from enricher._native import EvidenceIndex, LogWriter, Matched, Request
 from enricher.evidence.records import Event, EventFlag, EventKind, FdType, Peer, SpanIds, WaitKind
@@ -17,7 +18,7 @@ CLOCK_NS = 1_700_000_000 * S  # CLOCK_REALTIME - CLOCK_MONOTONIC
 TAIL_NS = 300 * MS
 TGID, GOID, FD = 42, 7, 5
 TRACE_ID, SPAN_ID, PARENT_ID = b"t" * 16, b"s" * 8, b"p" * 8
-CLIENT = 3
+CLIENT: Final = Span.SPAN_KIND_CLIENT
 FULL = EventFlag.PROCESS_HAS_GOROUTINES | EventFlag.PROCESS_HAS_SPAN_ENDS
 
 
@@ -130,7 +131,7 @@ class Log:
         start_ms: float,
         end_ms: float,
         *,
-        kind: int = CLIENT,
+        kind: "Span.SpanKind.ValueType" = CLIENT,
         parent_id: bytes = PARENT_ID,
         span_id: bytes = SPAN_ID,
         clock_error_ms: float = 0,

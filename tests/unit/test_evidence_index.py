@@ -106,6 +106,15 @@ def test_the_oldest_waits_give_way() -> None:
         assert log.index.statistics()["waits"] == 100
 
 
+def test_a_wait_that_goes_on_is_held_no_longer_than_others(log: Log) -> None:
+    log.write(process(), going_on(120, 130), going_on(125, 135, goid=8), watermark_ms=30_131)
+    statistics = log.index.statistics()
+    assert (statistics["waits"], statistics["wait_owners_going_on"]) == (1, 1)
+    log.write(wait(120, 30_150), span_end(30_200), watermark_ms=30_201)  # its end is told nevertheless
+    (evidence,) = log.match(30_100, 30_200).evidence
+    assert evidence.blocked_ns == 50 * MS
+
+
 def test_a_wait_that_is_sent_again_and_again_does_not_grow() -> None:
     with Log(max_waits=10, capacity=65_536) as log:
         log.write(process(), *(wait(100, 100 + n / 100, fd=1) for n in range(1, 10_000)))

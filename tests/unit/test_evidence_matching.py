@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from enricher._native import Matched
 from enricher.evidence.records import Event, EventFlag, EventKind, WaitKind
@@ -22,7 +23,7 @@ from tests.unit.evidence_log import (
     write,
 )
 
-CLIENT, SERVER, CONSUMER = 3, 2, 5
+CLIENT, SERVER, CONSUMER = Span.SPAN_KIND_CLIENT, Span.SPAN_KIND_SERVER, Span.SPAN_KIND_CONSUMER
 
 
 @pytest.fixture
@@ -126,11 +127,11 @@ def test_the_first_end_of_a_span_counts(log: Log) -> None:
         (5, PARENT_ID, True),
         (CLIENT, b"", True),
         (CLIENT, PARENT_ID, False),
-        (0, PARENT_ID, False),
+        (Span.SPAN_KIND_UNSPECIFIED, PARENT_ID, False),
     ],
 )
 def test_a_blocked_write_after_the_end_is_the_tail_of_spans_that_can_have_one(
-    log: Log, kind: int, parent_id: bytes, has_tail: bool
+    log: Log, kind: "Span.SpanKind.ValueType", parent_id: bytes, has_tail: bool
 ) -> None:
     log.write(process(), span_end(200), write(201, 251, tail_of_ms=200), watermark_ms=1000)
     matched = log.match(100, 200, kind=kind, parent_id=parent_id)

@@ -37,7 +37,7 @@ def test_what_is_checked_in_is_what_the_header_generates() -> None:
             ),
             16,
         ),
-        (ProbeConfig(blocked_threshold_ns=1, chain_gap_ns=2, forget_after_ns=3), 24),
+        (ProbeConfig(blocked_threshold_ns=1, chain_gap_ns=2, forget_waiting_ns=3, forget_idle_ns=4), 32),
         (Event(kind=EventKind.WAIT, start_ns=2**64 - 1, fd=-1, tail_of_ns=7, detail=bytes(range(32))), 96),
     ],
 )
@@ -94,7 +94,8 @@ def test_rust_reads_each_field_where_python_writes_it() -> None:
     writer.append(written.pack())
     index.poll()
     (read,) = index.kernel_waits(written.tgid, 0, 2**63)
-    for name in "start_ns end_ns goid parent_goid tgid tid flags syscall error fd wait_kind fd_type".split():  # noqa: SIM905
+    names = ("start_ns", "end_ns", "goid", "parent_goid", "tgid", "tid", "flags", "syscall", "error", "fd", "wait_kind")
+    for name in (*names, "fd_type"):
         assert getattr(read, name) == getattr(written, name), name
     assert (read.peer_family, read.peer_port, read.peer()) == (2, 8080, "10.0.0.1:8080")
     assert len(written.pack()) == records.RECORD_SIZE

@@ -101,7 +101,7 @@ def test_a_patch_must_be_a_pair() -> None:
 
 
 def test_attributes_are_encoded_by_their_types_and_in_order() -> None:
-    values = {
+    values: dict[str, bool | int | float | str] = {
         "true": True, "false": False, "zero": 0, "one": 1, "minus": -1, "most": 2**63 - 1, "least": -(2**63),
         "half": 0.5, "infinite": math.inf, "text": "é", "empty": "", "long": "x" * 20_000, "k" * 200: "",
     }  # fmt: skip

@@ -1,4 +1,4 @@
-//! What no real ring buffer does on command: records that are still being written, and lengths that cannot be.
+//! What no real ring buffer does on command: records still being written, and lengths that cannot be.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd};

@@ -14,7 +14,7 @@ pub fn plain_span(number: u8) -> Vec<u8> {
     let mut span = Vec::new();
     span.extend(delimited(TRACE_ID, &[number; 16]));
     span.extend(delimited(SPAN_ID, &[number; 8]));
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         span.extend(delimited(PARENT_SPAN_ID, &[0xee; 8]));
     }
     span.extend(delimited(NAME, b"GET /"));

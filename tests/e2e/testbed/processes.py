@@ -138,7 +138,10 @@ class Program:
             assert self.status is None, self.complaint("has ended before it listened")
             return is_listening(port)
 
-        wait_until(listening, f"{self.name} listens on {port}", START_DEADLINE_S)
+        try:
+            wait_until(listening, f"{self.name} listens on {port}", START_DEADLINE_S)
+        except DeadlinePassedError as error:
+            raise DeadlinePassedError(self.complaint(str(error))) from error
 
     def finish(self) -> None:
         """Ends its standard input and waits: for programs that then end by themselves, with status 0."""

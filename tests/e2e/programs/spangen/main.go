@@ -1,5 +1,5 @@
 // spangen sends encoded spans over OTLP/gRPC, flat out or at a fixed rate, and prints one line of JSON with what
-// became of them.
+// became of them. Told to come back later, it does, as an SDK would.
 //
 // With -evidence it also plays the kernel: before it sends a request, it writes to that file what probes would
 // have seen of its spans, as records of probes/events.h: for each span its end, for some of them a wait.
@@ -15,7 +15,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -43,9 +45,21 @@ func (r *response) Read(message []byte) error {
 type report struct {
 	Seconds      float64        `json:"seconds"`
 	AckedSpans   int64          `json:"acked_spans"`
-	RefusedSpans int64          `json:"refused_spans"`
+	RefusedSpans int64          `json:"refused_spans"` // for good
+	Retries      int            `json:"retries"`       // requests sent again
 	Errors       map[string]int `json:"errors"`
 	BytesPerSpan int            `json:"bytes_per_span"`
+}
+
+// retryDelay is how long to wait before a refused request is sent again; false: it is not to be.
+func retryDelay(err error) (time.Duration, bool) {
+	refusal := status.Convert(err)
+	for _, detail := range refusal.Details() {
+		if info, ok := detail.(*errdetails.RetryInfo); ok {
+			return info.RetryDelay.AsDuration(), true
+		}
+	}
+	return 100 * time.Millisecond, refusal.Code() == codes.Unavailable
 }
 
 // pace gives each request its time.
@@ -123,7 +137,14 @@ func main() {
 				}
 				var answer response
 				err := conn.Invoke(context.Background(), wire.ExportMethod, r.bytes, &answer, grpc.WaitForReady(true))
+				retries := 0
+				for delay, again := retryDelay(err); err != nil && again; delay, again = retryDelay(err) {
+					time.Sleep(delay)
+					retries++
+					err = conn.Invoke(context.Background(), wire.ExportMethod, r.bytes, &answer, grpc.WaitForReady(true))
+				}
 				mu.Lock()
+				sent.Retries += retries
 				if err != nil {
 					sent.RefusedSpans += int64(*spans)
 					sent.Errors[status.Code(err).String()]++
