@@ -1,0 +1,225 @@
+"""What happens to a request, whatever becomes of the evidence: it is answered once, and it leaves."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from enricher._native import MalformedLog, encode_attributes
+from enricher.causes import registry
+from enricher.join.joiner import Joiner
+from enricher.join.methods.method import Match, Method, Request, Window
+from enricher.otlp.queue import BoundedQueue
+from enricher.otlp.transport import Outcome
+from enricher.policy import Policy
+from enricher.telemetry.metrics import Metrics
+
+MS = 1_000_000
+DEADLINE_S = 5.0
+
+
+@dataclass
+class FakeRaw:
+    body: bytes
+    replies: list[Outcome] = field(default_factory=list)
+
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:1"
+
+    def reply(self, outcome: Outcome, message: str = "") -> None:
+        self.replies.append(outcome)
+
+
+@dataclass
+class FakeIndex:
+    """Evidence up to `watermark_ns`, with a heartbeat at every poll unless `silent`."""
+
+    watermark_ns: int = 0
+    going_on_ns: int = 0
+    heartbeat_seen_ns: int = 0
+    watched: int = 1
+    silent: bool = False
+    broken: bool = False
+
+    def poll(self) -> int:
+        if self.broken:
+            raise MalformedLog("garbage")
+        if not self.silent:
+            self.heartbeat_seen_ns = time.monotonic_ns()
+        return 0
+
+    def statistics(self) -> dict[str, int]:
+        return {"waits": 0}
+
+
+@dataclass
+class FakeMethod:
+    """Ties every span; `open_until_ns` and `fault` are what it answers with."""
+
+    open_until_ns: int = 0
+    fault: Exception | None = None
+    matches: int = 0
+    method: Method = field(default_factory=lambda: Method("fake", "", exact=True, needs=()))
+
+    def saw(self, request: Request, window: Window) -> None:
+        pass
+
+    def match(self, request: Request, unmatched: object, window: Window) -> Match:
+        self.matches += 1
+        if self.fault:
+            raise self.fault
+        return Match(matched=request.scanned.span_count, open_until_ns=self.open_until_ns)
+
+
+@dataclass
+class World:
+    index: FakeIndex
+    method: FakeMethod
+    queue: BoundedQueue
+    policy: Policy
+
+    def send(self, body: bytes) -> FakeRaw:
+        raw = FakeRaw(body)
+        self.policy.admit([raw])
+        return raw
+
+    def leaves(self, timeout_s: float = DEADLINE_S) -> list[bytes]:
+        """What is handed on next; [] if nothing is in that time."""
+        taken = self.queue.take(1 << 20, timeout_s)
+        self.queue.release(taken)
+        return [reservation.body for reservation in taken]
+
+
+def make_world(*, stamp_all: bool = False, max_body_bytes: int = 1 << 20, queue_size: int = 10) -> World:
+    index, method, queue = FakeIndex(), FakeMethod(), BoundedQueue(queue_size)
+    joiner = Joiner([method], registry(), encode_attributes, stamp_all=stamp_all)
+    policy = Policy(
+        index,  # type: ignore[arg-type]
+        joiner,
+        queue,
+        Metrics(),
+        tail_ns=300 * MS,
+        threshold_ns=MS,
+        max_body_bytes=max_body_bytes,
+    )
+    policy.start()
+    return World(index, method, queue, policy)
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    made = make_world()
+    yield made
+    made.policy.stop(0)
+
+
+def request(end_unix_ns: int | None = None) -> bytes:
+    end = time.time_ns() if end_unix_ns is None else end_unix_ns
+    made = ExportTraceServiceRequest()
+    span = made.resource_spans.add().scope_spans.add().spans.add()
+    span.trace_id, span.span_id, span.name = b"t" * 16, b"s" * 8, "GET /"
+    span.start_time_unix_nano, span.end_time_unix_nano = end - 5 * MS, end
+    return made.SerializeToString()
+
+
+def test_a_request_leaves_as_it_came_once_the_watermark_has_passed_its_end(world: World) -> None:
+    body = request()
+    raw = world.send(body)
+    assert raw.replies == [Outcome.ACCEPTED]
+    assert world.leaves(0.05) == []
+    world.index.watermark_ns = time.monotonic_ns() + 1000 * MS
+    assert world.leaves() == [body]
+
+
+def test_a_request_whose_tail_is_open_waits_for_the_waits_that_go_on(world: World) -> None:
+    world.index.watermark_ns = time.monotonic_ns() + 1000 * MS
+    world.index.going_on_ns = 5
+    world.method.open_until_ns = 6
+    body = request()
+    world.send(body)
+    assert world.leaves(0.05) == []
+    assert world.method.matches == 1  # once open, it is not looked at again before its time
+    world.index.going_on_ns = 6
+    assert world.leaves() == [body]
+
+
+@pytest.mark.parametrize("why", ["nobody is watched", "no heartbeat", "the log is garbage"])
+def test_nothing_is_held_without_evidence(why: str) -> None:
+    world = make_world()
+    if why == "nobody is watched":
+        world.index.watched = 0
+    elif why == "no heartbeat":
+        world.index.silent, world.index.heartbeat_seen_ns = True, 1
+    else:
+        world.index.broken, world.index.heartbeat_seen_ns = True, 1
+    body = request()
+    world.send(body)
+    assert world.leaves() == [body]
+    assert world.policy.working
+    world.policy.stop(0)
+
+
+def test_spans_from_the_future_leave_after_the_longest_hold(world: World) -> None:
+    body = request(end_unix_ns=2**63)
+    world.send(body)
+    assert world.leaves() == [body]
+
+
+def test_malformed_requests_are_told_so_and_nothing_leaves(world: World) -> None:
+    raw = world.send(b"\xff")
+    assert raw.replies == [Outcome.MALFORMED]
+    assert world.leaves(0.05) == []
+
+
+def test_an_empty_request_is_accepted_and_nothing_leaves(world: World) -> None:
+    assert world.send(b"").replies == [Outcome.ACCEPTED]
+    assert world.leaves(0.05) == []
+
+
+def test_a_full_queue_says_busy_and_counts() -> None:
+    world = make_world(queue_size=1)
+    assert world.send(request()).replies == [Outcome.ACCEPTED]
+    assert world.send(request()).replies == [Outcome.BUSY]
+    world.policy.stop(0)
+
+
+def test_a_rule_that_fails_costs_the_claims_and_not_the_spans(world: World) -> None:
+    world.method.fault = ZeroDivisionError()
+    world.index.watched = 0
+    body = request()
+    world.send(body)
+    assert world.leaves() == [body]
+    assert {s.name: s.values for s in world.policy.series()}["join_failed_decisions"] == {"": 1}
+
+
+def test_claims_that_would_make_a_request_too_large_are_left_off() -> None:
+    body = request()
+    world = make_world(stamp_all=True, max_body_bytes=len(body))
+    world.index.watched = 0
+    world.send(body)
+    assert world.leaves() == [body]
+    assert {s.name: s.values for s in world.policy.series()}["join_too_large"] == {"": 1}
+    world.policy.stop(0)
+
+
+def test_stamp_all_says_of_every_span_that_it_was_observed() -> None:
+    world = make_world(stamp_all=True)
+    world.index.watched = 0
+    world.send(request())
+    (body,) = world.leaves()
+    (span,) = ExportTraceServiceRequest.FromString(body).resource_spans[0].scope_spans[0].spans
+    assert {a.key: a.value.WhichOneof("value") for a in span.attributes} == {
+        "ebpf.match.method": "string_value",
+        "ebpf.complete": "bool_value",
+        "ebpf.observed": "bool_value",
+    }
+    world.policy.stop(0)
+
+
+def test_stop_hands_on_what_is_held(world: World) -> None:
+    body = request()
+    world.send(body)
+    world.policy.stop(0.05)
+    assert world.leaves() == [body]
