@@ -66,7 +66,7 @@ $(VENV)/.built: constraints.txt | system-build
 	$(BIN)/pip install --quiet --constraint constraints.txt maturin
 	@touch $@
 
-$(NATIVE): $(VENV)/.built pyproject.toml $(wildcard native/src/*.rs) native/Cargo.toml native/Cargo.lock
+$(NATIVE): $(VENV)/.built pyproject.toml $(shell find native/src -name '*.rs') native/Cargo.toml native/Cargo.lock
 	@mkdir -p $(@D)
 	PIP_CONSTRAINT=$(CURDIR)/constraints.txt VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --quiet
 	@touch $@

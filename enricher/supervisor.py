@@ -90,7 +90,7 @@ def _begin_child() -> None:
 
 def _evidence_log() -> tuple[int, int]:
     """Descriptors of the log: for the writer, and for readers. 0600: no reader can open it anew to write."""
-    writable = os.memfd_create("enricher-evidence", os.MFD_CLOEXEC)
+    writable = os.memfd_create("enricher-evidence", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.fchmod(writable, 0o600)
     LogWriter(writable, LOG_RECORDS)
     return writable, os.open(f"/proc/self/fd/{writable}", os.O_RDONLY | os.O_CLOEXEC)

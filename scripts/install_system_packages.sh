@@ -23,9 +23,9 @@ need cc gcc
 need "/usr/lib/$multiarch/crt1.o" libc6-dev
 need /etc/ssl/certs/ca-certificates.crt ca-certificates
 "${PYTHON:-python3}" -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
-# PyO3 wants Rust 1.83; Debian 12's `cargo` is 1.63, its `cargo-web` is kept current for browsers.
+# native/Cargo.toml names the oldest Rust; Debian 12's `cargo` is 1.63, its `cargo-web` is kept current for browsers.
 cargo_minor=$(cargo --version 2>/dev/null | sed -n 's/^cargo 1\.\([0-9]*\)\..*/\1/p')
-[ "${cargo_minor:-0}" -ge 83 ] || missing="$missing cargo-web rustc-web"
+[ "${cargo_minor:-0}" -ge 93 ] || missing="$missing cargo-web rustc-web"
 if [ "${1:-build}" = test ]; then
     need bpftool bpftool
     need git git

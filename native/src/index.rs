@@ -93,6 +93,9 @@ impl Index {
                 self.lost_since_ns.get_or_insert(self.watermark_ns);
                 self.waits.lost(0);
             }
+            Read::Heartbeat { watermark_ns, going_on_ns } => {
+                self.take_heartbeat(watermark_ns, going_on_ns, now_ns)
+            }
             Read::Record(record) => {
                 self.totals.records += 1;
                 self.take_event(&Event::read(record), now_ns);
@@ -104,7 +107,7 @@ impl Index {
         match event.kind {
             EVENT_WAIT | EVENT_WAIT_GOING_ON => self.take_wait(event),
             EVENT_SPAN_END => self.take_span_end(event),
-            EVENT_HEARTBEAT => self.take_heartbeat(event, now_ns),
+            EVENT_HEARTBEAT => self.take_heartbeat(event.start_ns, event.end_ns, now_ns),
             EVENT_LOSS => self.take_loss(event.start_ns, event.end_ns, event.tgid),
             EVENT_PROCESS => self.take_process(event),
             EVENT_PROCESS_EXIT => {
@@ -151,15 +154,15 @@ impl Index {
         self.waits.was_running((event.tgid, event.goid), event.end_ns);
     }
 
-    fn take_heartbeat(&mut self, event: &Event, now_ns: u64) {
-        if event.start_ns > self.watermark_ns {
-            self.watermark_ns = event.start_ns;
+    fn take_heartbeat(&mut self, watermark_ns: u64, going_on_ns: u64, now_ns: u64) {
+        if watermark_ns > self.watermark_ns {
+            self.watermark_ns = watermark_ns;
             self.heartbeat_seen_ns = now_ns;
+            if let Some(since_ns) = self.lost_since_ns.take() {
+                self.take_loss(since_ns, watermark_ns, 0);
+            }
         }
-        self.going_on_ns = self.going_on_ns.max(event.end_ns.min(event.start_ns));
-        if let Some(since_ns) = self.lost_since_ns.take() {
-            self.take_loss(since_ns, event.start_ns, 0);
-        }
+        self.going_on_ns = self.going_on_ns.max(going_on_ns.min(watermark_ns));
     }
 
     fn take_loss(&mut self, start_ns: u64, end_ns: u64, tgid: u32) {

@@ -1,14 +1,22 @@
 //! The evidence log: a ring of fixed-width records in shared memory, with one writer and any number of
 //! readers.
-//! ! Positions count records since the log was made, and never go back; record p lies in slot p % capacity.
-//Before ! the writer overwrites slots it publishes, as `reserved`, the position up to which it will write,
-//and when they ! are written, as `written`, the position up to which they can be read. So a reader who copies
-//records and then ! looks at `reserved` knows which of the copies may be torn, and if it was overtaken, from
-//where to where. Nobody ! waits for anybody. (A sequence lock for each slot would cost a word and two fences
-//a record, and tell no more.) ! ! A writer that dies between the two leaves slots torn that no reader takes,
-//as `written` has not passed them; the ! next writer goes on from `written`. ! ! Readers trust nothing in the
-//memory: whatever the header says, they read within their own mapping, and a header ! that contradicts itself
-//is an error.
+//!
+//! Positions count records since the log was made, and never go back; record p lies in slot p % capacity.
+//! Before the writer overwrites slots it publishes, as `reserved`, the position up to which it will write,
+//! and when they are written, as `written`, the position up to which they can be read. So a reader who
+//! copies records and then looks at `reserved` knows which of the copies may be torn, and if it was
+//! overtaken, from where to where. Nobody waits for anybody. (A sequence lock for each slot would cost a
+//! word and two fences a record, and tell no more.)
+//!
+//! A writer that dies between the two leaves slots torn that no reader takes, as `written` has not passed
+//! them; the next writer goes on from `written`.
+//!
+//! The last heartbeat stands in the header. It is a record, too, where there were records since the one
+//! before: then its place among them matters. Otherwise it is not, as heartbeats alone would touch the
+//! whole ring within the hour, and all of it would be resident in every process that maps it.
+//!
+//! Readers trust nothing in the memory: whatever the header says, they read within their own mapping, and a
+//! header that contradicts itself is an error.
 
 use std::fs::File;
 use std::io;
@@ -36,7 +44,8 @@ const AT_CAPACITY: usize = 3;
 const AT_EPOCH: usize = 4;
 const AT_RESERVED: usize = 8;
 const AT_WRITTEN: usize = 9;
-const AT_HEARTBEAT: usize = 16;
+const AT_WATERMARK: usize = 16;
+const AT_GOING_ON: usize = 17;
 
 #[derive(Debug)]
 pub enum LogError {
@@ -115,6 +124,8 @@ fn size_of_log(capacity: u64) -> u64 {
 pub struct LogWriter {
     shared: Shared,
     position: u64,
+    /// Behind the last record of a heartbeat.
+    heartbeat_position: Option<u64>,
 }
 
 impl LogWriter {
@@ -140,7 +151,7 @@ impl LogWriter {
         shared.check()?;
         let (_, position) = shared.positions()?;
         shared.header(AT_EPOCH).fetch_add(1, Ordering::Relaxed);
-        Ok(Self { shared, position })
+        Ok(Self { shared, position, heartbeat_position: None })
     }
 
     /// How many records have been written since the log was made.
@@ -159,7 +170,7 @@ impl LogWriter {
 
     /// The watermark of the last heartbeat that any writer has written; 0: none.
     pub fn last_heartbeat_ns(&self) -> u64 {
-        self.shared.header(AT_HEARTBEAT).load(Ordering::Relaxed)
+        self.shared.header(AT_WATERMARK).load(Ordering::Relaxed)
     }
 
     pub fn append(&mut self, records: &[Record]) {
@@ -188,10 +199,16 @@ impl LogWriter {
     /// Promises that every event up to `watermark_ns` is in the log, and every wait that was going on at
     /// `going_on_ns`.
     pub fn heartbeat(&mut self, watermark_ns: u64, going_on_ns: u64) {
-        let kind = EVENT_HEARTBEAT;
-        let event = Event { kind, start_ns: watermark_ns, end_ns: going_on_ns, fd: -1, ..Event::default() };
-        self.append(&[event.bytes()]);
-        self.shared.header(AT_HEARTBEAT).store(watermark_ns, Ordering::Relaxed);
+        if self.heartbeat_position != Some(self.position) {
+            let kind = EVENT_HEARTBEAT;
+            let event =
+                Event { kind, start_ns: watermark_ns, end_ns: going_on_ns, fd: -1, ..Event::default() };
+            self.append(&[event.bytes()]);
+            self.heartbeat_position = Some(self.position);
+        }
+        // Release: who sees these sees every record they promise.
+        self.shared.header(AT_GOING_ON).store(going_on_ns, Ordering::Release);
+        self.shared.header(AT_WATERMARK).store(watermark_ns, Ordering::Release);
     }
 }
 
@@ -205,6 +222,11 @@ fn seal_size(file: &File) {
 /// What a reader comes upon.
 pub enum Read<'a> {
     Record(&'a Record),
+    /// The last heartbeat, after every record that it promises.
+    Heartbeat {
+        watermark_ns: u64,
+        going_on_ns: u64,
+    },
     /// So many records were overwritten before they could be read, between the one before and the one after.
     Overtaken(u64),
 }
@@ -235,6 +257,9 @@ impl LogReader {
     /// Hands on everything that is new, in order.
     pub fn poll(&mut self, mut take: impl FnMut(Read)) -> Result<(), LogError> {
         let mut copies = [[0; RECORD_SIZE]; READ_AT_ONCE];
+        // Before the positions: so every record that it promises is read below.
+        let watermark_ns = self.shared.header(AT_WATERMARK).load(Ordering::Acquire);
+        let going_on_ns = self.shared.header(AT_GOING_ON).load(Ordering::Acquire);
         // What is written meanwhile is for the next time: so a fast writer cannot keep us here.
         let (_, until) = self.shared.positions()?;
         if until < self.next {
@@ -260,6 +285,7 @@ impl LogReader {
             }
             self.next = whole_from.max(self.next + count as u64);
         }
+        take(Read::Heartbeat { watermark_ns, going_on_ns });
         Ok(())
     }
 }

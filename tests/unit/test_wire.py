@@ -88,6 +88,7 @@ ACCEPTED = {
     "an attribute without a value": in_span(delimited(9, delimited(1, b"k"))),
     "an attribute with an empty value": in_span(attribute(b"k", b"")),
     "a bool of many bytes": in_span(attribute(b"k", tag(2, VARINT) + varint(1, 10))),
+    "an int and a field nobody knows": in_span(attribute(b"k", b"\x18\x05\x80\x06\x01")),
     "attributes after the last field": in_span(tag(16, FIXED32), bytes(4), attribute(b"k", b"\x10\1")),
 }
 
@@ -122,6 +123,8 @@ REFUSED = {
     "a string that ends beyond its value": in_span(attribute(b"k", tag(1, LENGTH) + b"\2x")),
     "an int that ends beyond its value": in_span(attribute(b"k", tag(3, VARINT) + b"\x80")),
     "an int of eleven bytes": in_span(attribute(b"k", tag(3, VARINT) + b"\x80" * 10 + b"\0")),
+    "an int and half a tag": in_span(attribute(b"k", b"\x18\x05\x85")),
+    "a bool and half a tag": in_span(attribute(b"k", b"\x10\x01\x80\x80")),
     "a double of seven bytes": in_span(attribute(b"k", tag(4, FIXED64) + bytes(7))),
     "a time of seven bytes": in_span(tag(END, FIXED64), bytes(7)),
 }

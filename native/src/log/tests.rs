@@ -22,6 +22,7 @@ fn poll(reader: &mut LogReader) -> Vec<Seen> {
     reader
         .poll(|read| match read {
             Read::Overtaken(count) => seen.push(Overtaken(count)),
+            Read::Heartbeat { .. } => {}
             Read::Record(record) => {
                 let event = Event::read(record);
                 assert_eq!(event.end_ns, !event.start_ns, "torn");
@@ -91,6 +92,26 @@ fn a_new_writer_goes_on_where_the_last_one_stopped() {
     };
     reader.poll(take).unwrap();
     assert_eq!(kinds, [0, 0, 0, EVENT_HEARTBEAT, 0]);
+}
+
+#[test]
+fn heartbeats_alone_fill_no_records_and_are_read_all_the_same() {
+    let file = memory();
+    let mut writer = LogWriter::open(file.as_raw_fd(), Some(16)).unwrap();
+    let mut reader = LogReader::open(file.as_raw_fd()).unwrap();
+    writer.append(&records(0, 1));
+    for time_ns in 1..=1000 {
+        writer.heartbeat(time_ns, time_ns - 1);
+    }
+    assert_eq!(writer.position(), 2);
+    let mut last = None;
+    let take = |read: Read<'_>| {
+        if let Read::Heartbeat { watermark_ns, going_on_ns } = read {
+            last = Some((watermark_ns, going_on_ns));
+        }
+    };
+    reader.poll(take).unwrap();
+    assert_eq!(last, Some((1000, 999)));
 }
 
 #[test]

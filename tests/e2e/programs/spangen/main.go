@@ -118,6 +118,9 @@ func main() {
 	if *rate > 0 {
 		steps.interval = time.Duration(float64(*spans) / *rate * 1e9)
 	}
+	// A target that has gone must not hold a benchmark up for ever.
+	ctx, cancel := context.WithTimeout(context.Background(), *duration+time.Minute)
+	defer cancel()
 	var workers sync.WaitGroup
 	for i, r := range requests {
 		conn := conns[i%len(conns)]
@@ -136,12 +139,12 @@ func main() {
 					mu.Unlock()
 				}
 				var answer response
-				err := conn.Invoke(context.Background(), wire.ExportMethod, r.bytes, &answer, grpc.WaitForReady(true))
+				err := conn.Invoke(ctx, wire.ExportMethod, r.bytes, &answer, grpc.WaitForReady(true))
 				retries := 0
 				for delay, again := retryDelay(err); err != nil && again; delay, again = retryDelay(err) {
 					time.Sleep(delay)
 					retries++
-					err = conn.Invoke(context.Background(), wire.ExportMethod, r.bytes, &answer, grpc.WaitForReady(true))
+					err = conn.Invoke(ctx, wire.ExportMethod, r.bytes, &answer, grpc.WaitForReady(true))
 				}
 				mu.Lock()
 				sent.Retries += retries
