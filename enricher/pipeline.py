@@ -41,17 +41,23 @@ RECEIVER_GRACE_S = 2.0
 POLICY_GRACE_S = 3.0
 EXPORTER_GRACE_S = 8.0
 
-# What is imported only where it is needed, which after the change of user may be too late; see `_preload`.
+# What is imported only where it is needed, which after the change of user may be too late; see `preload`.
 LAZY_MODULES = (
     "encodings.ascii",
     "encodings.idna",
     "encodings.latin_1",
     "google.rpc.error_details_pb2",
     "google.rpc.status_pb2",
+    "grpc._channel",
+    "grpc._interceptor",
+    "grpc._server",
+    "grpc._simple_stubs",
+    "grpc._utilities",
     "grpc_health.v1.health_pb2",
     "opentelemetry.proto.collector.trace.v1.trace_service_pb2",
     "prometheus_client",
     "prometheus_client.exposition",
+    "prometheus_client.openmetrics.exposition",
     "wsgiref.simple_server",
 )
 
@@ -113,6 +119,11 @@ class Pipeline:
         self._endpoint.stop()
 
     @property
+    def metrics_port(self) -> int:
+        """0 where there is no endpoint."""
+        return self._endpoint.port
+
+    @property
     def working(self) -> bool:
         """False when a thread that spans need has died: then only a new process helps."""
         return self._policy.working and self._exporter.alive
@@ -128,7 +139,9 @@ def main() -> int:
     settings = Settings.from_json(sys.stdin.read())
     configure("pipeline", settings.service.telemetry.logs.level)
     log = get_logger()
-    _preload()
+    # Looked at while the answer can still be acted upon.
+    if not can_read_as_dropped([path for path in sys.path if Path(path).exists()]):
+        preload()
     drop()
     die_with_parent()
     try:
@@ -154,13 +167,12 @@ def _destination(settings: Settings) -> str:
     return exporter.endpoint if isinstance(exporter, OtlpGrpcExporter) else "terminal"
 
 
-def _preload() -> None:
-    """Imports now what is imported late, if the user that this process becomes cannot read where modules come from.
+def preload() -> None:
+    """Imports now what is imported late, as the user that this process becomes cannot read where modules come from.
 
     A checkout or a Python in root's home is such a place. Elsewhere what is never needed is never loaded.
     """
-    if can_read_as_dropped([path for path in sys.path if Path(path).exists()]):
-        return
+    causes.registry()
     for module in LAZY_MODULES:
         importlib.import_module(module)
 
