@@ -77,6 +77,7 @@ class Discovery:
         self._binaries: dict[FileIdentity, Inspected] = {}
         self._waiting: dict[FileIdentity, list[int]] = {}
         self._records: list[Event] = []
+        self._announced: dict[int, Event] = {}
         self._rescan_wanted = False
         self._rescan_from_ns = 0
         self._own = proc.executable_identity(os.getpid())
@@ -99,6 +100,12 @@ class Discovery:
         """Watched processes whose spans can be told only by who sent them."""
         has_span_ends = EventFlag.PROCESS_HAS_SPAN_ENDS
         return [tgid for tgid, watched in self.watched.items() if not watched.flags & has_span_ends]
+
+    @property
+    def announced(self) -> list[Event]:
+        """What the log was told of the watched processes, to be told again: a reader that comes later may find the
+        log overwritten since."""
+        return list(self._announced.values())
 
     def rescan(self) -> None:
         """Looks at every process there is, as soon as may be."""
@@ -135,11 +142,13 @@ class Discovery:
         if fresh:
             self._probes.mark_threads()
             now_ns = self._clock()
-            self._records += (
-                _event(EventKind.PROCESS, tgid, now_ns, self.watched[tgid].flags)
+            told = {
+                tgid: _event(EventKind.PROCESS, tgid, now_ns, self.watched[tgid].flags)
                 for tgid in fresh
                 if tgid in self.watched
-            )
+            }
+            self._announced |= told
+            self._records += told.values()
         records, self._records = self._records, []
         return records
 
@@ -287,6 +296,7 @@ class Discovery:
 
     def _unwatch(self, tgid: int) -> None:
         watched = self.watched.pop(tgid)
+        self._announced.pop(tgid, None)
         self._probes.unwatch(tgid)
         if watched.place is not None:
             self._probes.release_span_end(watched.place)

@@ -22,6 +22,7 @@ from enricher.telemetry.logs import FirstTimes, Logger
 TICK_NS = 20_000_000
 _ROUND_NS = 100_000_000  # what need not be done at every tick
 _SENDERS_EVERY_NS = 1_000_000_000
+_ANNOUNCE_EVERY_NS = 1_000_000_000  # the log holds the records of four seconds at the least
 _FAILURES_EVERY_NS = 10_000_000_000
 _RESCAN_EVERY_NS = 30_000_000_000  # what a watched process forks may run no new image, and no probe tells of it
 _RESCAN_WITHOUT_PROBE_EVERY_NS = 1_000_000_000
@@ -81,6 +82,7 @@ class Observer:
         self._first_time = FirstTimes()
         self._round_due = _Every(_ROUND_NS)
         self._senders_due = _Every(_SENDERS_EVERY_NS)
+        self._announcement_due = _Every(_ANNOUNCE_EVERY_NS)
         self._failures_due = _Every(_FAILURES_EVERY_NS)
         has_probe = probes.has(Probe.PROCESSES)
         self._rescan_due = _Every(_RESCAN_EVERY_NS if has_probe else _RESCAN_WITHOUT_PROBE_EVERY_NS)
@@ -144,6 +146,10 @@ class Observer:
             self._watching_ns = now_ns
         elif now_ns - self._watching_ns > _REST_AFTER_NS:
             self._probes.rest()
+        if self._announcement_due(now_ns):
+            self._append(self._discovery.announced)
+            if self._senders is not None:
+                self._append(self._senders.known(now_ns))
         if self._senders is not None and self._senders_due(now_ns):
             self._find_senders(self._senders, now_ns)
         if self._failures_due(now_ns):

@@ -33,6 +33,10 @@ class Senders:
         self._owners: dict[_Key, int] = {}  # 0: nobody's that is watched
         self._asked: frozenset[int] = frozenset()
 
+    def known(self, now_ns: int) -> list[Event]:
+        """Every connection of one of them, to be told again to a reader that came later."""
+        return [_event(key[0], key[1], owner, now_ns) for key, owner in self._owners.items() if owner]
+
     def poll(self, tgids: Iterable[int], now_ns: int) -> list[Event]:
         """What has changed for these processes: a connection is of one of them, or (tgid 0) is no more.
 

@@ -72,6 +72,7 @@ def test_a_connection_is_told_once_and_again_when_it_is_over(server: socket.sock
         assert senders.poll([client.pid], 2) == []
         # Another process comes to be watched, whose connection was nobody's until now.
         assert told(senders.poll([client.pid, other.pid], 3)) == [(other.pid, host, other.port)]
+        assert set(told(senders.known(3))) == {(client.pid, host, client.port), (other.pid, host, other.port)}
         client.disconnect()
         assert told(senders.poll([client.pid, other.pid], 4)) == [(0, host, client.port)]
         assert senders.poll([client.pid, other.pid], 5) == []

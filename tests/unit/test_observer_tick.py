@@ -39,6 +39,7 @@ class World:
     without_span_ends: list[int] = field(default_factory=list)
     found: list[Event] = field(default_factory=list)
     sender_error: Exception | None = None
+    announced: list[Event] = field(default_factory=list)
 
     def clock(self) -> int:
         self.now_ns += 1
@@ -104,6 +105,7 @@ class _Discovery:
         self.world = world
 
     watched = property(lambda self: self.world.watched)
+    announced = property(lambda self: self.world.announced)
     has_work = True
     is_settled = property(lambda self: self.world.settled)
     without_span_ends = property(lambda self: self.world.without_span_ends)
@@ -133,10 +135,22 @@ class _Senders:
             raise self.world.sender_error
         return [Event(kind=EventKind.SENDER, tgid=tgids[0])]
 
+    def known(self, now_ns: int) -> list[Event]:
+        return []
+
 
 @pytest.fixture
 def world() -> World:
     return World()
+
+
+def test_whom_it_watches_is_told_again_every_second_for_readers_that_come_later(world: World) -> None:
+    observer = world.observer()
+    world.announced = [Event(kind=EventKind.PROCESS, tgid=7)]
+    for _ in range(120):
+        world.now_ns += 20 * MS
+        observer.tick()
+    assert world.kinds().count("PROCESS") == 3
 
 
 def test_the_watermark_is_a_time_before_the_ring_was_drained(world: World) -> None:
