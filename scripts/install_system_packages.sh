@@ -28,6 +28,8 @@ cargo_minor=$(cargo --version 2>/dev/null | sed -n 's/^cargo 1\.\([0-9]*\)\..*/\
 [ "${cargo_minor:-0}" -ge 93 ] || missing="$missing cargo-web rustc-web"
 if [ "${1:-build}" = test ]; then
     need bpftool bpftool
+    need rustfmt rustfmt-web
+    cargo clippy --version >/dev/null 2>&1 || missing="$missing rust-web-clippy"
     need git git
     need ip iproute2
     need wrk wrk
