@@ -27,8 +27,12 @@ LONGEST_DELAY_S = 10.0
 STEADY_AFTER_S = 30.0
 STOP_DEADLINE_S = 15.0
 
-# Each thread of the C library's allocator would otherwise keep an arena of its own.
-_ENVIRONMENT = {"MALLOC_ARENA_MAX": "2"}
+_ENVIRONMENT = {
+    # Each thread of the C library's allocator would otherwise keep an arena of its own.
+    "MALLOC_ARENA_MAX": "2",
+    # gRPC's own log prints what peers send it, unescaped: a line of our log, or a terminal's control sequence.
+    "GRPC_VERBOSITY": "NONE",
+}
 
 
 @dataclass(slots=True)
@@ -44,6 +48,8 @@ class Child:
     starts: int = field(default=0)
 
     def start(self, settings: bytes, now_s: float) -> None:
+        """Raises OSError."""
+        self.starts += 1
         self.process = subprocess.Popen(
             # -P: no module is taken from the folder in which root happened to start this.
             [sys.executable, "-P", "-m", self.module, "--log-fd", str(self.log_fd)],
@@ -53,7 +59,6 @@ class Child:
             preexec_fn=_begin_child,  # noqa: PLW1509 - this process has one thread
         )
         self.started_s, self.due_s = now_s, None
-        self.starts += 1
         assert self.process.stdin is not None
         try:
             with self.process.stdin as pipe:
@@ -71,6 +76,7 @@ class Child:
 
 def supervise(settings: Settings) -> int:
     """Runs until SIGTERM or SIGINT. Returns the exit status: 0, or 1 if it could not start as configured."""
+    _fill_standard_descriptors()
     configure("supervisor", settings.service.telemetry.logs.level)
     signals = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
@@ -79,6 +85,13 @@ def supervise(settings: Settings) -> int:
     pipeline = Child("enricher.pipeline", readable)
     # The pipeline first: spans flow whatever becomes of the observer, and are last to be stopped.
     return _Supervisor([pipeline, observer], settings.to_json().encode(), signals, get_logger()).run()
+
+
+def _fill_standard_descriptors() -> None:
+    """Puts /dev/null where one of the three is closed: another file would be opened in its place, and be written to."""
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(opened, True)
+    os.close(opened)
 
 
 def _begin_child() -> None:
@@ -108,10 +121,17 @@ class _Supervisor:
             now_s = time.monotonic()
             for child in self._children:
                 if child.due_s is not None and child.due_s <= now_s:
-                    child.start(self._settings, now_s)
+                    self._start(child, now_s)
             if (status := self._wait()) is not None:
                 self._stop()
                 return status
+
+    def _start(self, child: Child, now_s: float) -> None:
+        try:
+            child.start(self._settings, now_s)
+        except OSError as error:  # no process or memory to be had, or the interpreter is being replaced
+            child.schedule(now_s)
+            self._log.error("process cannot be started", module=child.module, error=error)
 
     def _wait(self) -> int | None:
         """Until a signal comes or a child is due. Returns the exit status when it is time to end."""
@@ -135,7 +155,7 @@ class _Supervisor:
         """Decides what follows. True: everything is to end."""
         now_s = time.monotonic()
         child.process = None
-        if status == CANNOT_START and (child.starts == 1 or child.module == "enricher.observer"):
+        if status == CANNOT_START and child.starts == 1:
             return True  # it has said why
         if status == CANNOT_OBSERVE:
             self._log.warning("nothing is observed: spans pass through untouched; run `enricher doctor`")

@@ -105,7 +105,10 @@ struct process_layout {
 	__u16 m_curg; /* runtime.m.curg */
 	__u16 span_context; /* recordingSpan.spanContext */
 	__u16 span_end_time; /* recordingSpan.endTime */
-	__u16 reserved;
+	__u16 g_tracking_seq; /* runtime.g.trackingSeq, one byte */
+	__u16 wait_steps; /* by how much that grows from a call that says EAGAIN to the next one */
+	__u16 g_waitreason; /* runtime.g.waitreason, one byte */
+	__u16 reserved[2];
 };
 
 /* Set before load: the only variable of the probes' .rodata. */
@@ -144,7 +147,7 @@ enum probe_counter {
 #define ENRICHER_ASSERT(what) _Static_assert(what, #what)
 #endif
 ENRICHER_ASSERT(sizeof(struct event) == 96);
-ENRICHER_ASSERT(sizeof(struct process_layout) == 16);
+ENRICHER_ASSERT(sizeof(struct process_layout) == 24);
 ENRICHER_ASSERT(sizeof(struct peer) == sizeof(struct span_ids));
 
 #endif

@@ -9,6 +9,30 @@ struct identity {
 	__u64 parent_goid;
 };
 
+/* The runtime counts in g.trackingSeq how often a goroutine has left the running state: by parking, by being
+ * preempted, and up to Go 1.25 by entering a system call. From a call that said EAGAIN to the next call that is
+ * layout->wait_steps, or less where the descriptor was ready meanwhile. */
+static __always_inline long read_tracking_seq(const struct process_layout *layout, __u64 g, __u8 *seq)
+{
+	return bpf_probe_read_user(seq, sizeof(*seq), (void *)(g + layout->g_tracking_seq));
+}
+
+#define WAIT_REASON_IO 2 /* waitReasonIOWait, the third since Go 1.11 */
+
+/* Whether a goroutine that has left the running state `steps` times since it was told EAGAIN has waited for nothing
+ * but its descriptor. One step more is allowed if it was a preemption, which leaves the reason of the last wait as it
+ * is: on a busy machine a goroutine may be preempted before it can call again. */
+static __always_inline bool waited_only_for_io(const struct process_layout *layout, __u64 g, __u8 steps)
+{
+	__u8 reason = 0;
+
+	if (steps <= layout->wait_steps)
+		return true;
+	return steps == layout->wait_steps + 1 &&
+	       !bpf_probe_read_user(&reason, sizeof(reason), (void *)(g + layout->g_waitreason)) &&
+	       reason == WAIT_REASON_IO;
+}
+
 /* Reads the ids of the goroutine `g`. Returns 0, or a negative errno if the memory cannot be read. */
 static __always_inline long read_goroutine(const struct process_layout *layout, __u64 g, struct identity *who)
 {

@@ -73,6 +73,7 @@ struct goroutine {
 	__u64 seen_ns; /* when it last began to wait or ended a span */
 	__u64 wait_start_ns;
 	__u64 resumed_ns;
+	__u64 gaps_ns; /* time inside the wait in which the goroutine ran, see begin_park */
 	__u64 span_ended_ns; /* of the last span that ended here, 0 once something was read */
 	__s32 fd;
 	__u32 tid;
@@ -81,13 +82,14 @@ struct goroutine {
 	__u8 state; /* enum wait_state */
 	__u8 reported; /* as EVENT_WAIT_GOING_ON */
 	__u8 fd_type;
-	__u8 reserved[2];
+	__u8 tracking_seq; /* when it last said EAGAIN */
+	__u8 reserved;
 	struct peer peer; /* of fd, taken when the wait began: at its end the descriptor may be closed */
 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 16384);
+	__uint(max_entries, 32768);
 	__type(key, struct goroutine_key);
 	__type(value, struct goroutine);
 } goroutines SEC(".maps");

@@ -38,12 +38,11 @@ static __always_inline void mark_goroutine(struct goroutine_key *key, const stru
 		}
 		return;
 	}
-	if (goroutine->goid != who->goid) {
-		goroutine->state = NOT_WAITING;
-		goroutine->reported = 0;
-		goroutine->goid = who->goid;
-		goroutine->parent_goid = who->parent_goid;
-	}
+	/* It runs: if a wait is still open here, its end was not seen and never will be. */
+	goroutine->state = NOT_WAITING;
+	goroutine->reported = 0;
+	goroutine->goid = who->goid;
+	goroutine->parent_goid = who->parent_goid;
 	goroutine->span_ended_ns = end_ns;
 	goroutine->seen_ns = end_ns;
 }

@@ -8,7 +8,8 @@
 #error "system call numbers and registers are known for x86-64 only"
 #endif
 
-enum syscall_class { CLASS_NONE, CLASS_READ, CLASS_WRITE, CLASS_CLOSE, CLASS_STATUS };
+/* SPLICE waits for its source or its target, nobody can tell which. */
+enum syscall_class { CLASS_NONE, CLASS_READ, CLASS_WRITE, CLASS_SPLICE, CLASS_CLOSE, CLASS_STATUS };
 
 #define BIT(n) (1ULL << (n))
 
@@ -25,7 +26,8 @@ enum syscall_class { CLASS_NONE, CLASS_READ, CLASS_WRITE, CLASS_CLOSE, CLASS_STA
 	(READ_CALLS | WRITE_CALLS | CLOSE_CALLS | STATUS_CALLS | BIT(5) /* fstat */ | BIT(8) /* lseek */ |   \
 	 BIT(16) /* ioctl */ | BIT(49) /* bind */ | BIT(50) /* listen */ | BIT(54) /* setsockopt */)
 
-#define SYS_rt_sigreturn 15
+#define SYS_poll 7
+#define SYS_select 23
 #define SYS_nanosleep 35
 #define SYS_pause 34
 #define SYS_fcntl 72
@@ -39,6 +41,8 @@ enum syscall_class { CLASS_NONE, CLASS_READ, CLASS_WRITE, CLASS_CLOSE, CLASS_STA
 #define SYS_getdents64 217
 #define SYS_clock_nanosleep 230
 #define SYS_epoll_wait 232
+#define SYS_pselect6 270
+#define SYS_ppoll 271
 #define SYS_splice 275
 #define SYS_sync_file_range 277
 #define SYS_epoll_pwait 281
@@ -74,20 +78,26 @@ static __always_inline enum syscall_class syscall_class(__u32 number)
 	case SYS_preadv2:
 	case SYS_recvmmsg:
 		return CLASS_READ;
-	case SYS_splice:
 	case SYS_pwritev:
 	case SYS_pwritev2:
 	case SYS_sendmmsg:
 		return CLASS_WRITE;
+	case SYS_splice:
+		return CLASS_SPLICE;
 	default:
 		return CLASS_NONE;
 	}
 }
 
-/* A thread in one of these is idle, or sleeps as it was told to: nobody's blocked call. */
+/* A thread in one of these is idle, or sleeps as it was told to: nobody's blocked call. That some of them can also
+ * wait for a descriptor does not help: who looks from outside cannot tell. */
 static __always_inline bool sleeps_on_purpose(__u32 number)
 {
 	switch (number) {
+	case SYS_poll:
+	case SYS_select:
+	case SYS_pselect6:
+	case SYS_ppoll:
 	case SYS_futex:
 	case SYS_epoll_wait:
 	case SYS_epoll_pwait:
@@ -114,7 +124,6 @@ static __always_inline bool has_descriptor(__u32 number)
 	case SYS_ftruncate:
 	case SYS_getdents:
 	case SYS_getdents64:
-	case SYS_splice:
 	case SYS_sync_file_range:
 	case SYS_fallocate:
 	case SYS_copy_file_range:

@@ -20,9 +20,14 @@
 
 char LICENSE[] SEC("license") = "GPL";
 
-#define EINTR_RESTARTED(ret) ((ret) <= -512 && (ret) >= -516) /* ERESTARTSYS and its kin: made again at once */
+#define IS_RESTARTED(ret) ((ret) <= -512 && (ret) >= -516) /* ERESTARTSYS and its kin: made again at once */
 #define EAGAIN 11
+#define ENOSYS 38
 #define EINPROGRESS 115
+#define TASK_DEAD 0x80
+
+/* Cycles of one blocked write are one wait only while the goroutine ran for less than this part of it. */
+#define CHAIN_GAPS_PART 16
 
 /* A watched thread. That a thread has this is what says that it is watched. */
 struct thread {
@@ -59,8 +64,10 @@ struct {
 	__type(value, struct sleeper);
 } sleepers SEC(".maps");
 
+/* `end_ns` 0: now. The scan gives the time at which it began instead: a wait that ends meanwhile then ends later
+ * than it was last seen going on, in whichever order the two are told. */
 static __always_inline void emit_sleep(enum probe_program program, __u32 tid, const struct sleeper *sleeper,
-				       enum event_kind kind, long ret)
+				       enum event_kind kind, long ret, __u64 end_ns)
 {
 	struct event *event = reserve(program);
 
@@ -68,7 +75,7 @@ static __always_inline void emit_sleep(enum probe_program program, __u32 tid, co
 		return;
 	*event = (struct event){
 		.start_ns = sleeper->start_ns,
-		.end_ns = bpf_ktime_get_ns(),
+		.end_ns = end_ns ? end_ns : bpf_ktime_get_ns(),
 		.goid = sleeper->who.goid,
 		.parent_goid = sleeper->who.parent_goid,
 		.tgid = sleeper->tgid,
@@ -87,7 +94,8 @@ static __always_inline void emit_sleep(enum probe_program program, __u32 tid, co
 }
 
 static __always_inline void emit_park(enum probe_program program, __u32 tgid, __u32 tid,
-				      const struct goroutine *goroutine, enum event_kind kind, __u16 flags, long ret)
+				      const struct goroutine *goroutine, enum event_kind kind, __u16 flags, long ret,
+				      __u64 end_ns)
 {
 	struct event *event = reserve(program);
 
@@ -95,7 +103,7 @@ static __always_inline void emit_park(enum probe_program program, __u32 tgid, __
 		return;
 	*event = (struct event){
 		.start_ns = goroutine->wait_start_ns,
-		.end_ns = bpf_ktime_get_ns(),
+		.end_ns = end_ns ? end_ns : bpf_ktime_get_ns(),
 		.goid = goroutine->goid,
 		.parent_goid = goroutine->parent_goid,
 		.tgid = tgid,
@@ -120,8 +128,21 @@ static __always_inline void end_unknown(__u32 tgid, __u32 tid, struct goroutine 
 	goroutine->state = NOT_WAITING;
 	count(PROGRAM_SYS_EXIT, COUNTER_UNKNOWN_END);
 	if (goroutine->reported)
-		emit_park(PROGRAM_SYS_EXIT, tgid, tid, goroutine, EVENT_WAIT, WAIT_END_UNKNOWN, 0);
+		emit_park(PROGRAM_SYS_EXIT, tgid, tid, goroutine, EVENT_WAIT, WAIT_END_UNKNOWN, 0, 0);
 	goroutine->reported = 0;
+}
+
+/* Whether a wait that begins at `now` continues the one that has just ended: one blocked write of a large buffer is
+ * several calls with EAGAIN between them. */
+static __always_inline bool continues(struct goroutine *goroutine, __u16 number, __u64 now)
+{
+	__u64 gap = now - goroutine->resumed_ns;
+
+	if (goroutine->state != RESUMED || goroutine->syscall != number || gap > config.chain_gap_ns ||
+	    (goroutine->gaps_ns + gap) * CHAIN_GAPS_PART > now - goroutine->wait_start_ns)
+		return false;
+	goroutine->gaps_ns += gap;
+	return true;
 }
 
 /* EAGAIN: the goroutine is about to park. */
@@ -131,12 +152,15 @@ static __always_inline void begin_park(struct task_struct *task, const struct pr
 {
 	struct goroutine fresh = {};
 	struct identity who;
+	__u8 seq = 0, steps;
 	bool again;
 	long error;
 
 	if (!is_user_goroutine(layout, key->g))
 		return;
 	error = read_goroutine(layout, key->g, &who);
+	if (!error)
+		error = read_tracking_seq(layout, key->g, &seq);
 	if (error) {
 		count(PROGRAM_SYS_EXIT, COUNTER_READ_FAILED);
 		FAILED(PROGRAM_SYS_EXIT, error);
@@ -157,15 +181,17 @@ static __always_inline void begin_park(struct task_struct *task, const struct pr
 		goroutine->span_ended_ns = 0;
 	}
 	again = goroutine->fd == fd && goroutine->class == class;
-	if (goroutine->state == WAITING && !again)
+	steps = seq - goroutine->tracking_seq;
+	if (goroutine->state == WAITING && !(again && waited_only_for_io(layout, key->g, steps)))
 		end_unknown(task->tgid, task->pid, goroutine);
 	goroutine->seen_ns = now;
+	goroutine->tracking_seq = seq;
 	if (goroutine->state == WAITING)
 		return; /* woken for nothing, and parks again */
-	/* One blocked write of a large buffer is several calls with EAGAIN between them: one wait. */
-	if (!(goroutine->state == RESUMED && again && goroutine->syscall == number &&
-	      now - goroutine->resumed_ns <= config.chain_gap_ns))
+	if (!(again && class == CLASS_WRITE && continues(goroutine, number, now))) {
 		goroutine->wait_start_ns = now;
+		goroutine->gaps_ns = 0;
+	}
 	goroutine->state = WAITING;
 	goroutine->reported = 0;
 	goroutine->goid = who.goid;
@@ -179,27 +205,33 @@ static __always_inline void begin_park(struct task_struct *task, const struct pr
 }
 
 /* A call of a goroutine that waited: the end of the wait, if the call is on the same descriptor and for the
- * same purpose. */
+ * same purpose, and the goroutine was parked for nothing else in between. A deadline wakes a goroutine without any
+ * call; if it then slept, the wait was over at a time that nobody knows. */
 static __always_inline void end_park(struct task_struct *task, const struct process_layout *layout,
 				     struct goroutine_key *key, struct goroutine *goroutine, __u16 number, int fd,
 				     enum syscall_class class, long ret, __u64 now)
 {
 	struct identity who;
+	__u8 seq, steps;
 	bool same;
 
-	if (read_goroutine(layout, key->g, &who) || who.goid != goroutine->goid) {
+	if (read_goroutine(layout, key->g, &who) || who.goid != goroutine->goid ||
+	    read_tracking_seq(layout, key->g, &seq)) {
 		goroutine->state = NOT_WAITING;
 		goroutine->reported = 0;
 		return;
 	}
-	same = class == goroutine->class || class == CLASS_CLOSE ||
-	       (class == CLASS_STATUS && goroutine->syscall == SYS_connect);
+	steps = seq - goroutine->tracking_seq;
+	/* A connect and its look at SO_ERROR are one function of the net package: nothing else can be in between. */
+	same = class == CLASS_STATUS ? goroutine->syscall == SYS_connect :
+				       (class == goroutine->class || class == CLASS_CLOSE) &&
+					       waited_only_for_io(layout, key->g, steps);
 	if (fd != goroutine->fd || !same) {
 		end_unknown(task->tgid, task->pid, goroutine);
 		return;
 	}
 	if (goroutine->reported || now - goroutine->wait_start_ns >= config.blocked_threshold_ns)
-		emit_park(PROGRAM_SYS_EXIT, task->tgid, task->pid, goroutine, EVENT_WAIT, 0, ret);
+		emit_park(PROGRAM_SYS_EXIT, task->tgid, task->pid, goroutine, EVENT_WAIT, 0, ret, 0);
 	goroutine->state = class == goroutine->class && ret > 0 ? RESUMED : NOT_WAITING;
 	goroutine->resumed_ns = now;
 	goroutine->reported = 0;
@@ -211,7 +243,7 @@ static __always_inline void after_descriptor_call(struct task_struct *task, cons
 	struct goroutine_key key = { .g = g, .tgid = task->tgid };
 	struct goroutine *goroutine = bpf_map_lookup_elem(&goroutines, &key);
 
-	if ((class == CLASS_READ || class == CLASS_WRITE) && (ret == -EAGAIN || ret == -EINPROGRESS)) {
+	if (class <= CLASS_SPLICE && (ret == -EAGAIN || ret == -EINPROGRESS)) {
 		begin_park(task, layout, &key, goroutine, number, fd, class, bpf_ktime_get_ns());
 		return;
 	}
@@ -225,7 +257,15 @@ static __always_inline void after_descriptor_call(struct task_struct *task, cons
 		goroutine->span_ended_ns = 0;
 }
 
-static __always_inline void wake_up(__u32 tid, struct thread *thread, __u16 number, long ret)
+/* Whether the call that slept is not over, only interrupted by a signal (the Go runtime preempts by them): it says
+ * that it will be made again, and the return of the signal's handler, which has no number, puts the call's number
+ * back where its result would be. */
+static __always_inline bool is_interrupted(const struct sleeper *sleeper, int number, long ret)
+{
+	return number == sleeper->syscall ? IS_RESTARTED(ret) : number < 0 && ret == sleeper->syscall;
+}
+
+static __always_inline void wake_up(__u32 tid, struct thread *thread, int number, long ret)
 {
 	struct sleeper *sleeper = bpf_map_lookup_elem(&sleepers, &tid);
 
@@ -233,13 +273,11 @@ static __always_inline void wake_up(__u32 tid, struct thread *thread, __u16 numb
 		thread->asleep = 0;
 		return;
 	}
-	/* A signal (the Go runtime preempts by them) interrupts the call, its handler returns by a call of its
-	 * own, and the call is made again: still the same wait. */
-	if (number == sleeper->syscall ? EINTR_RESTARTED(ret) : number == SYS_rt_sigreturn)
+	if (is_interrupted(sleeper, number, ret))
 		return;
 	if (number == sleeper->syscall &&
 	    (sleeper->reported || bpf_ktime_get_ns() - sleeper->start_ns >= config.blocked_threshold_ns))
-		emit_sleep(PROGRAM_SYS_EXIT, tid, sleeper, EVENT_WAIT, ret);
+		emit_sleep(PROGRAM_SYS_EXIT, tid, sleeper, EVENT_WAIT, ret, 0);
 	thread->asleep = 0;
 	bpf_map_delete_elem(&sleepers, &tid);
 }
@@ -282,6 +320,10 @@ int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev)
 	regs = (struct pt_regs *)bpf_task_pt_regs(prev);
 	number = regs->orig_ax; /* -1: not in a system call, as in a page fault */
 	if ((int)number < 0 || sleeps_on_purpose(number))
+		return 0;
+	/* AX holds -ENOSYS from entry until the call has returned. Later sleeps, as of a stopped process, are not the
+	 * call's; and a thread that dies never returns. */
+	if ((long)regs->ax != -ENOSYS || prev->__state & TASK_DEAD)
 		return 0;
 	if (thread->layout.flags & PROCESS_HAS_GOROUTINES) {
 		key.g = regs->r14;
@@ -384,7 +426,7 @@ static long scan_goroutine(struct bpf_map *map, struct goroutine_key *key, struc
 	if (open && !goroutine->reported && *now > goroutine->wait_start_ns &&
 	    *now - goroutine->wait_start_ns >= config.blocked_threshold_ns) {
 		goroutine->reported = 1;
-		emit_park(PROGRAM_SCAN, tgid, goroutine->tid, goroutine, EVENT_WAIT_GOING_ON, 0, 0);
+		emit_park(PROGRAM_SCAN, tgid, goroutine->tid, goroutine, EVENT_WAIT_GOING_ON, 0, 0, *now);
 	}
 	return 0;
 }
@@ -400,7 +442,7 @@ static long scan_sleeper(struct bpf_map *map, __u32 *tid, struct sleeper *sleepe
 	if (!sleeper->reported && *now > sleeper->start_ns &&
 	    *now - sleeper->start_ns >= config.blocked_threshold_ns) {
 		sleeper->reported = 1;
-		emit_sleep(PROGRAM_SCAN, *tid, sleeper, EVENT_WAIT_GOING_ON, 0);
+		emit_sleep(PROGRAM_SCAN, *tid, sleeper, EVENT_WAIT_GOING_ON, 0, *now);
 	}
 	return 0;
 }

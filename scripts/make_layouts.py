@@ -43,6 +43,7 @@ RUNTIME_FIELDS = {
     "g_parent_goid": ("runtime.g", "parentGoid"),
     "g_atomicstatus": ("runtime.g", "atomicstatus"),
     "g_waitreason": ("runtime.g", "waitreason"),
+    "g_tracking_seq": ("runtime.g", "trackingSeq"),
     "g_labels": ("runtime.g", "labels"),
     "g_gopc": ("runtime.g", "gopc"),
     "m_procid": ("runtime.m", "procid"),
@@ -157,6 +158,16 @@ def wrapper_func_id(toolchain: Path) -> int:
     return names.index(next(name for name in names if name.lower() == "funcidwrapper" or name == "FuncID_wrapper"))
 
 
+def wait_steps(toolchain: Path) -> int:
+    """Whether entering a system call counts in g.trackingSeq, as casgstatus does; from 1.26 on a plain compare-and-swap
+    is tried first. Parking always counts. tests/kernel/test_go_releases.py holds this against running programs."""
+    source = (toolchain / "src/runtime/proc.go").read_text("utf-8")
+    body = re.search(r"^func reentersyscall\(.*?^}", source, re.DOTALL | re.MULTILINE)
+    if body is None or not re.search(r"casgstatus\(\w+, _Grunning, _Gsyscall\)", body[0]):
+        raise Mismatch(f"{toolchain}: a system call is entered in another way than known")
+    return 1 if "atomicstatus.CompareAndSwap(_Grunning, _Gsyscall)" in body[0] else 2
+
+
 def measure_go(version: str, work: Path, experiment: str = "") -> dict[str, int | None]:
     """Layout of the runtime of Go `version`, agreed on by all architectures."""
     (work / "main.go").write_text(EMPTY_PROGRAM)
@@ -168,7 +179,8 @@ def measure_go(version: str, work: Path, experiment: str = "") -> dict[str, int 
         go("build", "-o", str(binary), ".", where=work, GOARCH=architecture, **environment)
         by_architecture[architecture] = pick(read_structures(binary, {"runtime.g", "runtime.m"}), RUNTIME_FIELDS)
     toolchain = Path(go("env", "GOROOT", where=work, **environment).strip())
-    return {**same(by_architecture), "wrapper_func_id": wrapper_func_id(toolchain)}
+    counted = {"wrapper_func_id": wrapper_func_id(toolchain), "wait_steps": wait_steps(toolchain)}
+    return {**same(by_architecture), **counted}
 
 
 def measure_sdk(version: str, work: Path, toolchain: str) -> dict[str, int | None]:
@@ -267,7 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--toolchain", default="local", help="GOTOOLCHAIN to build the SDKs with")
     parser.add_argument("--check", action="store_true", help="compare only, write nothing")
     options = parser.parse_args(arguments)
-    assert {field.name for field in fields(RuntimeLayout)} == {*RUNTIME_FIELDS, "wrapper_func_id"}
+    assert {field.name for field in fields(RuntimeLayout)} == {*RUNTIME_FIELDS, "wrapper_func_id", "wait_steps"}
     assert {field.name for field in fields(SdkLayout)} == set(SDK_FIELDS)
     table = json.loads(TABLE.read_text("utf-8"))
     try:

@@ -85,7 +85,7 @@ class ProbeCounter(IntEnum):
 _PEER = Struct("<HHHH16s8x")
 _SPAN_IDS = Struct("<16s8s8x")
 _EVENT = Struct("<QQQQIIHHHHiBB2xQ32s")
-_PROCESS_LAYOUT = Struct("<HHHHHHH2x")
+_PROCESS_LAYOUT = Struct("<HHHHHHHHHH4x")
 _PROBE_CONFIG = Struct("<QQQQ")
 
 
@@ -130,7 +130,7 @@ class SpanIds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessLayout:
-    """`struct process_layout`, 16 bytes."""
+    """`struct process_layout`, 24 bytes."""
 
     flags: int = 0
     g_m: int = 0
@@ -139,9 +139,12 @@ class ProcessLayout:
     m_curg: int = 0
     span_context: int = 0
     span_end_time: int = 0
+    g_tracking_seq: int = 0
+    wait_steps: int = 0
+    g_waitreason: int = 0
 
     def pack(self) -> bytes:
-        """The 16 bytes of it. Raises struct.error where a field is out of range."""
+        """The 24 bytes of it. Raises struct.error where a field is out of range."""
         return _PROCESS_LAYOUT.pack(
             self.flags,
             self.g_m,
@@ -150,11 +153,14 @@ class ProcessLayout:
             self.m_curg,
             self.span_context,
             self.span_end_time,
+            self.g_tracking_seq,
+            self.wait_steps,
+            self.g_waitreason,
         )
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
-        """From exactly 16 bytes, otherwise raises struct.error."""
+        """From exactly 24 bytes, otherwise raises struct.error."""
         values = _PROCESS_LAYOUT.unpack(data)
         return cls(
             flags=values[0],
@@ -164,6 +170,9 @@ class ProcessLayout:
             m_curg=values[4],
             span_context=values[5],
             span_end_time=values[6],
+            g_tracking_seq=values[7],
+            wait_steps=values[8],
+            g_waitreason=values[9],
         )
 
 

@@ -36,11 +36,15 @@ class RuntimeLayout:
     """None up to Go 1.20, which does not keep it."""
     g_atomicstatus: int
     g_waitreason: int
+    g_tracking_seq: int
     g_labels: int
     g_gopc: int
     m_procid: int
     m_curg: int
     wrapper_func_id: int
+    wait_steps: int
+    """By how much g.trackingSeq grows from a system call that says EAGAIN to the next one: entering a call counts up
+    to Go 1.25, parking always."""
 
 
 @dataclass(frozen=True, slots=True)

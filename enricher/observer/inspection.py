@@ -130,6 +130,9 @@ def _layout(found: GoBinary) -> ProcessLayout | None:
         g_goid=runtime.g_goid,
         g_parent_goid=OFFSET_NONE if runtime.g_parent_goid is None else runtime.g_parent_goid,
         m_curg=runtime.m_curg,
+        g_tracking_seq=runtime.g_tracking_seq,
+        wait_steps=runtime.wait_steps,
+        g_waitreason=runtime.g_waitreason,
         span_context=OFFSET_NONE if sdk is None else sdk.span_context,
         span_end_time=OFFSET_NONE if sdk is None else sdk.end_time,
     )

@@ -20,7 +20,7 @@ from enricher.processes.sockets import SocketsUnreadable
 from enricher.telemetry.logs import FirstTimes, Logger
 
 TICK_NS = 20_000_000
-_ROUND_NS = 100_000_000  # what need not be done at every tick
+_ROUND_NS = 200_000_000  # what need not be done at every tick; the scan takes 0.7 ms
 _SENDERS_EVERY_NS = 1_000_000_000
 _ANNOUNCE_EVERY_NS = 1_000_000_000  # the log holds the records of four seconds at the least
 _FAILURES_EVERY_NS = 10_000_000_000

@@ -89,6 +89,9 @@ def layout_of(program: Path, flags: EventFlag) -> ProcessLayout:
         g_goid=binary.runtime.g_goid,
         g_parent_goid=OFFSET_NONE if parent is None else parent,
         m_curg=binary.runtime.m_curg,
+        g_tracking_seq=binary.runtime.g_tracking_seq,
+        wait_steps=binary.runtime.wait_steps,
+        g_waitreason=binary.runtime.g_waitreason,
     )
 
 
@@ -117,6 +120,8 @@ def blocker(program: Path, tmp_path: Path, load_probes: LoadProbes) -> Iterator[
         ("kernel_pipe_read", "read", WaitKind.KERNEL, FdType.PIPE),
         ("flock", "flock", WaitKind.KERNEL, FdType.FILE),
         ("deadline", "read", WaitKind.PARKED, FdType.SOCKET),
+        ("polling", "read", WaitKind.PARKED, FdType.SOCKET),
+        ("signalled", "flock", WaitKind.KERNEL, FdType.FILE),
     ],
 )
 def test_a_blocked_call_is_told_with_goroutine_call_kind_descriptor_peer_and_times(
@@ -139,17 +144,26 @@ def test_a_blocked_call_is_told_with_goroutine_call_kind_descriptor_peer_and_tim
     assert peer.address[:4] == (bytes([127, 0, 0, 1]) if done.peer else bytes(4))
 
 
-def test_a_sleep_is_no_blocked_call(blocker: Blocker) -> None:
-    done = blocker.say("sleep")
+@pytest.mark.parametrize("action", ["sleep", "select_sleep"])
+def test_a_sleep_is_no_blocked_call(blocker: Blocker, action: str) -> None:
+    done = blocker.say(action)
     assert blocker.waits_of(done) == []
     assert not [event for event in blocker.kernel.events if event.goid == done.goid]
 
 
-def test_a_wait_whose_end_nobody_can_know_is_not_told_but_counted(blocker: Blocker) -> None:
-    done = blocker.say("abandoned")
+@pytest.mark.parametrize("action", ["abandoned", "late_retry", "late_close"])
+def test_a_wait_whose_end_nobody_can_know_is_not_told_but_counted(blocker: Blocker, action: str) -> None:
+    done = blocker.say(action)
+    assert not done.error
     assert blocker.waits_of(done) == []
     readings = blocker.kernel.probes.counters.readings()
     assert readings[ProbeProgram.SYS_EXIT, ProbeCounter.UNKNOWN_END] == 1
+
+
+def test_many_short_waits_with_work_between_them_are_not_one_long_wait(blocker: Blocker) -> None:
+    done = blocker.say("small_reads")
+    told_ns = sum(event.end_ns - event.start_ns for event in blocker.waits_of(done))
+    assert told_ns < (done.end_ns - done.start_ns) // 3
 
 
 def test_a_wait_that_goes_on_is_told_once_while_it_does_and_again_when_it_is_over(blocker: Blocker) -> None:

@@ -25,7 +25,9 @@ RUNTIME = RuntimeLayout(
     g_gopc=288,
     m_procid=64,
     m_curg=184,
+    g_tracking_seq=191,
     wrapper_func_id=22,
+    wait_steps=1,
 )
 SDK = SdkLayout(parent=24, span_kind=88, name=96, start_time=112, end_time=136, span_context=192)
 POINT = ProbePoint("End", 0x1000, 0x2012, "push %rbp")

@@ -179,6 +179,99 @@ func abandoned(done *Done) {
 	})
 }
 
+// lateRetry gives up on a read, sleeps, and reads the same connection again: what it slept is no wait.
+func lateRetry(done *Done) {
+	near, far := connected()
+	defer near.Close()
+	defer far.Close()
+	done.Fd, done.Peer = descriptor(near), near.RemoteAddr().String()
+	check(near.SetReadDeadline(time.Now().Add(2 * time.Millisecond)))
+	timed(done, func() error {
+		near.Read(make([]byte, 1))
+		time.Sleep(blocked)
+		check(near.SetReadDeadline(time.Time{}))
+		far.Write([]byte("x"))
+		_, err := near.Read(make([]byte, 1))
+		return err
+	})
+}
+
+// lateClose gives up on a read, sleeps, and closes.
+func lateClose(done *Done) {
+	near, far := connected()
+	defer far.Close()
+	done.Fd, done.Peer = descriptor(near), near.RemoteAddr().String()
+	check(near.SetReadDeadline(time.Now().Add(2 * time.Millisecond)))
+	timed(done, func() error {
+		near.Read(make([]byte, 1))
+		time.Sleep(blocked)
+		return near.Close()
+	})
+}
+
+// polling reads again and again with a short deadline and nothing between: blocked all the time.
+func polling(done *Done) {
+	near, far := connected()
+	defer near.Close()
+	defer far.Close()
+	done.Fd, done.Peer = descriptor(near), near.RemoteAddr().String()
+	after(blocked, func() { far.Write([]byte("x")) })
+	timed(done, func() error {
+		for {
+			check(near.SetReadDeadline(time.Now().Add(blocked / 10)))
+			if _, err := near.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+				return err
+			}
+		}
+	})
+}
+
+// signalled waits for a lock in a call that a signal interrupts and the kernel makes again.
+func signalled(done *Done) {
+	thread := make(chan int, 1)
+	after(blocked*2/3, func() { syscall.Tgkill(os.Getpid(), <-thread, syscall.SIGURG) })
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	thread <- syscall.Gettid()
+	flock(done)
+}
+
+// smallReads computes between reads whose waits are far shorter than the threshold.
+func smallReads(done *Done) {
+	near, far := connected()
+	defer near.Close()
+	done.Fd, done.Peer = descriptor(near), near.RemoteAddr().String()
+	go func() {
+		defer far.Close()
+		for i := 0; i < 400; i++ {
+			busy(80 * time.Microsecond)
+			far.Write([]byte("x"))
+		}
+	}()
+	timed(done, func() error {
+		for {
+			if _, err := near.Read(make([]byte, 1)); err != nil {
+				return nil
+			}
+			busy(60 * time.Microsecond)
+		}
+	})
+}
+
+func busy(how time.Duration) {
+	for end := time.Now().Add(how); time.Now().Before(end); {
+	}
+}
+
+// selectSleep sleeps as it was told to, in a call that can also wait for descriptors.
+func selectSleep(done *Done) {
+	timed(done, func() error {
+		wait := syscall.NsecToTimeval(int64(blocked))
+		_, err := syscall.Select(0, nil, nil, nil, &wait)
+		return err
+	})
+}
+
 // goingOn waits until it is told to end by a second line.
 func goingOn(done *Done, lines *bufio.Scanner, out *json.Encoder) {
 	near, far := connected()
@@ -199,7 +292,8 @@ func goingOn(done *Done, lines *bufio.Scanner, out *json.Encoder) {
 var actions = map[string]func(*Done){
 	"socket_read": socketRead, "socket_write": socketWrite, "pipe_read": pipeRead,
 	"kernel_pipe_read": kernelPipeRead, "flock": flock, "sleep": sleep, "deadline": deadline,
-	"abandoned": abandoned,
+	"abandoned": abandoned, "late_retry": lateRetry, "late_close": lateClose, "polling": polling,
+	"signalled": signalled, "small_reads": smallReads, "select_sleep": selectSleep,
 }
 
 func main() {
