@@ -120,7 +120,6 @@ def blocker(program: Path, tmp_path: Path, load_probes: LoadProbes) -> Iterator[
         ("kernel_pipe_read", "read", WaitKind.KERNEL, FdType.PIPE),
         ("flock", "flock", WaitKind.KERNEL, FdType.FILE),
         ("deadline", "read", WaitKind.PARKED, FdType.SOCKET),
-        ("polling", "read", WaitKind.PARKED, FdType.SOCKET),
         ("signalled", "flock", WaitKind.KERNEL, FdType.FILE),
     ],
 )
@@ -142,6 +141,15 @@ def test_a_blocked_call_is_told_with_goroutine_call_kind_descriptor_peer_and_tim
     port = int(done.peer.rpartition(":")[2]) if done.peer else 0
     assert peer.port == port
     assert peer.address[:4] == (bytes([127, 0, 0, 1]) if done.peer else bytes(4))
+
+
+def test_reads_in_a_loop_with_short_deadlines_are_told_and_never_longer_than_they_were(blocker: Blocker) -> None:
+    """As one wait, or as some where the goroutine was preempted between two of them."""
+    done = blocker.say("polling")
+    assert not done.error
+    waits = {event.start_ns: event.end_ns for event in blocker.waits_of(done)}
+    assert waits
+    assert all(done.start_ns <= start < end <= done.end_ns for start, end in waits.items())
 
 
 @pytest.mark.parametrize("action", ["sleep", "select_sleep"])
