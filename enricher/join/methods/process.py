@@ -47,10 +47,14 @@ class ProcessEvidence:
     ordinal: int
     start_ns: int
     end_ns: int
-    complete: bool
     waits: tuple[Wait, ...]
     longest: Wait
     blocked_ns: int
+
+    @property
+    def complete(self) -> bool:
+        """Never: of the spans that ran at that time only those are known that have come by, so far."""
+        return False
 
     @property
     def tail_end_ns(self) -> int:
@@ -134,7 +138,6 @@ class Process:
             ordinal=ordinal,
             start_ns=span.start_ns,
             end_ns=span.end_ns,
-            complete=not self._index.lost(span.start_ns, span.end_ns, tgid),
             waits=tuple(waits),
             longest=max(waits, key=lambda wait: _length(clip([(wait.start_ns, wait.end_ns)], *_times(span)))),
             blocked_ns=blocked_ns,
