@@ -250,7 +250,7 @@ class Matched:
     def unmatched(self) -> list[int]: ...
     @property
     def open_until_ns(self) -> int:
-        """The end of the last tail that is not known to be over; 0 if there is none."""
+        """The end of a tail for which it was too early; then nothing else is told. 0: there is none."""
 
 @final
 class EvidenceIndex:
@@ -287,13 +287,18 @@ class EvidenceIndex:
     def watched_without_span_ends(self) -> int:
         """Processes, ended ones within the retention time included, whose span ends are not seen."""
 
-    def match(self, request: Request, clock_ns: int, tail_ns: int, threshold_ns: int) -> Matched:
+    def match(
+        self, request: Request, clock_ns: int, tail_ns: int, threshold_ns: int, settled_ns: int | None = None
+    ) -> Matched:
         """Ties spans to the goroutines that ended them, and to what these were blocked in.
 
         `clock_ns` is CLOCK_REALTIME - CLOCK_MONOTONIC. A span's end in kernel time is that of its End(), its
-        start lies its own duration before; where its end differs from that of its End() by more than 250 ms
-        it was given one, and its own times count. Spans that can have a tail (see `Request`) have one of
-        `tail_ns`.
+        start lies its own duration before, but not before the start it was given; where its end differs from
+        that of its End() by more than 250 ms it was given one, and its own times count. Spans that can have a
+        tail (see `Request`) have one of `tail_ns`. Waits of which less than `threshold_ns` lies inside a span
+        and its tail are not its own.
+
+        Gives up, which is cheap, at the first tail that is not known to be over and ends after `settled_ns`.
         """
 
     def kernel_waits(self, tgid: int, start_ns: int, end_ns: int) -> list[Wait]:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from enricher._native import EvidenceIndex, MalformedLog, MalformedRequest
 from enricher._native import Request as ScannedRequest
@@ -22,11 +22,12 @@ from enricher.telemetry.health import EvidenceState, evidence_state
 from enricher.telemetry.logs import FirstTimes, get_logger
 from enricher.telemetry.metrics import Metrics, Series
 
-# Requests that wait for evidence are looked at this often; the watermark itself moves every 20 ms.
-TURN_S = 0.005
+# Requests that wait for evidence are looked at this often; the watermark itself moves every 20 ms. Twice as often
+# took a tenth more CPU time for each span under load.
+TURN_S = 0.01
 # With nothing to do the log must still be read, long before it can overtake us.
 IDLE_TURN_S = 0.1
-# Beyond the tail, evidence may be this late before a request leaves without it.
+# Evidence may be this late before a request leaves without it.
 PATIENCE_NS = 1_000_000_000
 
 
@@ -62,7 +63,7 @@ class Policy:
         self._max_body_bytes = max_body_bytes
         self._clock_ns = clock_ns
         self._inbox: deque[Taken] = deque()
-        self._hold: Hold[Taken] = Hold(tail_ns + PATIENCE_NS)
+        self._hold: Hold[Taken] = Hold(tail_ns, PATIENCE_NS)
         self._first_times = FirstTimes()
         self._log = get_logger()
         self._wake = threading.Event()
@@ -162,8 +163,10 @@ class Policy:
     def _turn(self) -> None:
         self._poll()
         now_ns = self._clock_ns()
-        window = Window(time.time_ns() - now_ns, self._tail_ns, self._threshold_ns)
         known = self._known(now_ns)
+        settled_ns = max(known.going_on_ns, now_ns - PATIENCE_NS)
+        window = Window(time.time_ns() - now_ns, self._tail_ns, self._threshold_ns, settled_ns)
+        last_window = replace(window, settled_ns=None)
         while self._inbox:
             taken = self._inbox.popleft()
             try:
@@ -172,8 +175,12 @@ class Policy:
                 self._tell_fault(error)
             ends_ns = taken.request.scanned.last_end_unix_ns - window.clock_ns
             self._hold.add(Held(taken, now_ns, ends_ns))
-        decisions = [self._decide(held, window, known, now_ns) for held in self._hold.due(known, now_ns)]
-        if decided := [reservation for reservation in decisions if reservation]:
+        decided = []
+        for held in self._hold.due(known, now_ns):
+            patient = known.live and now_ns - held.arrived_ns < self._hold.longest_ns
+            if reservation := self._decide(held, window if patient else last_window):
+                decided.append(reservation)
+        if decided:
             self._queue.put(decided)
 
     def _poll(self) -> None:
@@ -193,12 +200,11 @@ class Policy:
         live = evidence is EvidenceState.LIVE and self._index.watched > 0 and in_time
         return Known(self._index.watermark_ns, self._index.going_on_ns, live)
 
-    def _decide(self, held: Held[Taken], window: Window, known: Known, now_ns: int) -> Reservation | None:
+    def _decide(self, held: Held[Taken], window: Window) -> Reservation | None:
         """None: not decided, and held again."""
         request, reservation = held.item.request, held.item.reservation
-        patient = known.live and now_ns - held.arrived_ns < self._hold.longest_ns
         try:
-            decision = self._joiner.decide(request, window, known.going_on_ns if patient else None)
+            decision = self._joiner.decide(request, window)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a rule, the spans flow on as they came
             self._tell_fault(error)
             return reservation

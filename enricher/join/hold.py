@@ -6,9 +6,9 @@ request is due at once when nobody watches, and at the latest `longest_ns` after
 spans may not.
 """
 
-from collections import deque
-from collections.abc import Iterator
+import itertools
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -31,32 +31,46 @@ class Held(Generic[T]):
     item: T
     arrived_ns: int
     ends_ns: int  # end of the last span
-    open_until_ns: int = 0  # end of the last tail that is known to matter; 0: none
+    open_until_ns: int = 0  # end of a tail that is known to matter; 0: none
 
 
 class Hold(Generic[T]):
-    """The requests that wait, first come first looked at. Not thread-safe: the policy thread owns it."""
+    """The requests that wait. Not thread-safe: the policy thread owns it."""
 
-    def __init__(self, longest_ns: int) -> None:
-        self.longest_ns = longest_ns
-        self._held: deque[Held[T]] = deque()
+    def __init__(self, tail_ns: int, patience_ns: int) -> None:
+        """`patience_ns` is how late evidence may be."""
+        self._tail_ns = tail_ns
+        self._patience_ns = patience_ns
+        # Heaps by the time that must be known, as hundreds wait and this is looked at every few milliseconds.
+        self._ending: list[tuple[int, int, Held[T]]] = []
+        self._open: list[tuple[int, int, Held[T]]] = []
+        self._numbers = itertools.count()
+
+    @property
+    def longest_ns(self) -> int:
+        return self._tail_ns + self._patience_ns
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._ending) + len(self._open)
 
     def add(self, held: Held[T]) -> None:
-        self._held.append(held)
+        # What has come has ended, whatever its clock says: nothing is waited for that lies further ahead.
+        if held.open_until_ns:
+            until_ns = min(held.open_until_ns, held.arrived_ns + self._tail_ns)
+            heappush(self._open, (until_ns, next(self._numbers), held))
+        else:
+            until_ns = min(held.ends_ns + CLOCK_SLACK_NS, held.arrived_ns)
+            heappush(self._ending, (until_ns, next(self._numbers), held))
 
-    def due(self, known: Known, now_ns: int) -> Iterator[Held[T]]:
+    def due(self, known: Known, now_ns: int) -> list[Held[T]]:
         """Takes out what need not wait any longer. The caller may put one back with `open_until_ns` set."""
-        for _ in range(len(self._held)):
-            held = self._held.popleft()
-            if self._waits(held, known, now_ns):
-                self._held.append(held)
-            else:
-                yield held
+        late_ns = now_ns - self._patience_ns if known.live else now_ns + self.longest_ns
+        ended = _take(self._ending, max(known.watermark_ns, late_ns))
+        return ended + _take(self._open, max(known.going_on_ns, late_ns))
 
-    def _waits(self, held: Held[T], known: Known, now_ns: int) -> bool:
-        if not known.live or now_ns - held.arrived_ns >= self.longest_ns:
-            return False
-        return known.watermark_ns < held.ends_ns + CLOCK_SLACK_NS or known.going_on_ns < held.open_until_ns
+
+def _take(heap: list[tuple[int, int, Held[T]]], known_ns: int) -> list[Held[T]]:
+    taken = []
+    while heap and heap[0][0] <= known_ns:
+        taken.append(heappop(heap)[2])
+    return taken

@@ -45,17 +45,16 @@ class Joiner:
         for method in self._methods:
             method.saw(request, window)
 
-    def decide(self, request: Request, window: Window, settled_ns: int | None) -> bytes | OpenUntil:
+    def decide(self, request: Request, window: Window) -> bytes | OpenUntil:
         """The body to forward: the very same object where nothing is to be added.
 
-        `settled_ns` is the time up to which waits that go on are known. If a tail of this request reaches
-        beyond, nothing is decided and the end of that tail is returned; None decides with what there is.
+        If a tail of this request may still change and reaches beyond `window.settled_ns`, nothing is decided.
         """
         attributes: dict[int, dict[str, Value]] = {}
         unmatched: Sequence[int] | None = None
         for method in self._methods:
             match = method.match(request, unmatched, window)
-            if settled_ns is not None and match.open_until_ns > settled_ns:
+            if match.open_until_ns:
                 return OpenUntil(match.open_until_ns)
             self._apply(match, method.method.name, request, attributes)
             unmatched = match.unmatched

@@ -96,9 +96,14 @@ impl Index {
             Read::Heartbeat { watermark_ns, going_on_ns } => {
                 self.take_heartbeat(watermark_ns, going_on_ns, now_ns)
             }
-            Read::Record(record) => {
-                self.totals.records += 1;
-                self.take_event(&Event::read(record), now_ns);
+            Read::Records(records) => {
+                self.totals.records += records.len() as u64;
+                let events = records.iter().map(Event::read);
+                let span_ends = events.filter(|event| event.kind == EVENT_SPAN_END);
+                self.span_ends.fetch(span_ends.map(|event| span_id(&event)));
+                for record in records {
+                    self.take_event(&Event::read(record), now_ns);
+                }
             }
         }
     }
@@ -144,9 +149,7 @@ impl Index {
     }
 
     fn take_span_end(&mut self, event: &Event) {
-        let ids = event.span();
-        let span_id = u64::from_le_bytes(ids.span_id);
-        let end = SpanEnd::new(ids.trace_id, span_id, event.end_ns, event.goid, event.tgid);
+        let end = SpanEnd::new(event.span().trace_id, span_id(event), event.end_ns, event.goid, event.tgid);
         self.totals.span_ends += 1;
         if !self.span_ends.insert(end) {
             self.totals.span_ends_repeated += 1;
@@ -263,6 +266,10 @@ impl Process {
     fn ended_before(&self, time_ns: u64) -> bool {
         self.ended_ns.is_some_and(|ended_ns| ended_ns < time_ns)
     }
+}
+
+fn span_id(event: &Event) -> u64 {
+    u64::from_le_bytes(event.span().span_id)
 }
 
 fn endpoint_of(peer: &Peer) -> Option<Endpoint> {

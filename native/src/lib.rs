@@ -8,6 +8,7 @@ pub mod index;
 pub mod log;
 pub mod mapping;
 pub mod matching;
+pub mod prefetch;
 pub mod protobuf;
 #[cfg(feature = "extension-module")]
 mod python;

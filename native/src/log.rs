@@ -221,12 +221,10 @@ fn seal_size(file: &File) {
 
 /// What a reader comes upon.
 pub enum Read<'a> {
-    Record(&'a Record),
+    /// One or more, in order.
+    Records(&'a [Record]),
     /// The last heartbeat, after every record that it promises.
-    Heartbeat {
-        watermark_ns: u64,
-        going_on_ns: u64,
-    },
+    Heartbeat { watermark_ns: u64, going_on_ns: u64 },
     /// So many records were overwritten before they could be read, between the one before and the one after.
     Overtaken(u64),
 }
@@ -280,8 +278,9 @@ impl LogReader {
             if torn > 0 {
                 take(Read::Overtaken(torn));
             }
-            for copy in copies[..count].iter().skip(usize::try_from(torn).unwrap_or(count)) {
-                take(Read::Record(copy));
+            let whole = &copies[usize::try_from(torn).unwrap_or(count).min(count)..count];
+            if !whole.is_empty() {
+                take(Read::Records(whole));
             }
             self.next = whole_from.max(self.next + count as u64);
         }

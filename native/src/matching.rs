@@ -3,7 +3,7 @@
 use crate::index::Index;
 use crate::records::{Event, WAIT_FOR_WRITE};
 use crate::span_ends::SpanEnd;
-use crate::waits::{is_going_on, reach_ns};
+use crate::waits::{is_going_on, reach_ns, OwnWaits};
 use crate::wire::SpanRecord;
 
 /// Where the end of a span and the time of its End() differ by more, the SDK was given another time for the
@@ -19,7 +19,8 @@ pub struct Window {
     pub threshold_ns: u64,
 }
 
-/// A span that was blocked, in kernel time. `blocked_*` are of its waits clipped to [start_ns, tail_end_ns].
+/// A span that was blocked, in kernel time. `blocked_*` are of its waits clipped to [start_ns, tail_end_ns]. A
+/// wait of which less than the threshold lies in there is none of them.
 pub struct SpanEvidence {
     pub ordinal: usize,
     pub tgid: u32,
@@ -47,50 +48,73 @@ pub struct Matched {
     pub incomplete: Vec<u32>,
     pub unmatched: Vec<u32>,
     pub matched: usize,
-    /// The end of the last tail that is not known to be over; 0 if all are.
+    /// The end of a tail that may still change, and for which it is too early: then nothing else is set. Or 0.
     pub open_until_ns: u64,
 }
 
-pub fn match_spans(index: &Index, spans: &[SpanRecord], window: Window) -> Matched {
+/// Spans that are looked up together: reads of memory that does not fit into the cache wait for it together.
+const LOOKED_UP_TOGETHER: usize = 32;
+
+/// Gives up at the first tail that is not over and reaches beyond `settled_ns`: the request is to be asked for
+/// again. So it begins with the last span, most often the one that ended last.
+pub fn match_spans(index: &Index, spans: &[SpanRecord], window: Window, settled_ns: u64) -> Matched {
     let mut matched = Matched::default();
-    for (ordinal, span) in spans.iter().enumerate() {
-        let end = if span.has_ids { index.span_ends.get(span.span_id, &span.trace_id) } else { None };
-        match end {
-            Some(end) => match_span(index, ordinal, span, end, window, &mut matched),
-            None => matched.unmatched.push(ordinal as u32),
+    let mut ordinal = spans.len();
+    let mut near = 0;
+    let mut found = Vec::with_capacity(LOOKED_UP_TOGETHER);
+    let mut waits = Vec::with_capacity(LOOKED_UP_TOGETHER);
+    for spans in spans.rchunks(LOOKED_UP_TOGETHER) {
+        for span in spans.iter().rev() {
+            ordinal -= 1;
+            let ends = &index.span_ends;
+            match ends.get_near(&mut near, span.span_id, &span.trace_id).filter(|_| span.has_ids) {
+                Some(end) => found.push((ordinal, span, end)),
+                None => matched.unmatched.push(ordinal as u32),
+            }
+        }
+        waits.extend(found.iter().map(|(_, _, end)| own_waits(index, end)));
+        for ((ordinal, span, end), waits) in found.drain(..).zip(waits.drain(..)) {
+            let open_until_ns = match_span(index, ordinal, span, end, waits, window, &mut matched);
+            if open_until_ns > settled_ns {
+                return Matched { open_until_ns, ..Matched::default() };
+            }
         }
     }
+    matched.evidence.reverse();
+    matched.incomplete.reverse();
+    matched.unmatched.reverse();
     matched
 }
 
+/// Returns the end of its tail if that is not known to be over, or 0.
 fn match_span(
     index: &Index,
     ordinal: usize,
     span: &SpanRecord,
     end: &SpanEnd,
+    waits: OwnWaits,
     window: Window,
     to: &mut Matched,
-) {
+) -> u64 {
     to.matched += 1;
     let (start_ns, end_ns) = kernel_times(span, end, window);
     let tail_end_ns = if span.can_have_tail() { end_ns.saturating_add(window.tail_ns) } else { end_ns };
-    let own = own_waits(index, end, start_ns);
+    let own = waits.reaching(start_ns);
     let is_open = tail_end_ns > end_ns && !own.clone().any(|wait| closes_tail(wait, end));
-    if is_open {
-        to.open_until_ns = to.open_until_ns.max(tail_end_ns);
-    }
     let mut complete = index.watermark_ns >= end_ns
         && (!is_open || index.going_on_ns >= tail_end_ns)
         && index.process(end.tgid).is_some_and(|process| process.since_ns <= start_ns)
         && !index.lost(start_ns, tail_end_ns, end.tgid);
-    let mut waits: Vec<Event> = Vec::new(); // takes no memory while it is empty
-                                            // A goroutine does one thing at a time, so its waits begin in the
-                                            // order in which they end.
+    let inside_ns =
+        |wait: &Event| reach_ns(wait).min(tail_end_ns).saturating_sub(wait.start_ns.max(start_ns));
+    // A goroutine does one thing at a time, so its waits begin in the order in which they end.
     let until_end = own.take_while(|wait| wait.start_ns < tail_end_ns);
-    waits.extend(until_end.filter(|wait| belongs(wait, end, end_ns)));
-    let blocked = Blocked::of(&waits, start_ns, end_ns, tail_end_ns);
+    let its_own =
+        until_end.filter(|wait| belongs(wait, end, end_ns) && inside_ns(wait) >= window.threshold_ns);
+    let waits: Vec<Event> = its_own.copied().collect(); // takes no memory while it is empty
     complete &= waits.iter().all(|wait| reach_ns(wait) <= tail_end_ns);
-    if !waits.is_empty() && blocked.blocked_ns >= window.threshold_ns {
+    if !waits.is_empty() {
+        let blocked = Blocked::of(&waits, start_ns, end_ns, tail_end_ns);
         let kinds = waits.iter().fold(0, |kinds, wait| kinds | wait.wait_kind);
         to.evidence.push(SpanEvidence {
             ordinal,
@@ -109,23 +133,39 @@ fn match_span(
     } else if !complete {
         to.incomplete.push(ordinal as u32);
     }
+    if is_open {
+        tail_end_ns
+    } else {
+        0
+    }
 }
 
-/// The goroutine's waits from the span's start on. A goroutine that is not known has none.
-fn own_waits<'a>(index: &'a Index, end: &SpanEnd, start_ns: u64) -> impl Iterator<Item = &'a Event> + Clone {
-    let after_ns = if end.goid == 0 { u64::MAX } else { start_ns };
-    index.waits.reaching((end.tgid, end.goid), after_ns)
+/// A goroutine that is not known has none.
+#[inline]
+fn own_waits<'a>(index: &'a Index, end: &SpanEnd) -> OwnWaits<'a> {
+    if end.goid == 0 {
+        OwnWaits::default()
+    } else {
+        index.waits.of((end.tgid, end.goid))
+    }
 }
 
-/// Start and end of a span in kernel time. The duration is the SDK's own, measured by a clock that does not
-/// step.
+/// Start and end of a span in kernel time. The end is that of End(), in which a goroutine waits for nothing:
+/// what it waits for later is no more the span's, but for its tail.
+///
+/// The start lies the span's duration before. But the SDK reads its clock for the end after the probe has, and
+/// much later if the thread loses the CPU in between: then the duration is longer than what lies before the
+/// probe, and would reach back to the read that brought the request. So the start is not earlier than the one
+/// the span was given, unless that contradicts the probe, as the clock has been set since.
 fn kernel_times(span: &SpanRecord, end: &SpanEnd, window: Window) -> (u64, u64) {
+    let given_start_ns = kernel_time(span.start_unix_ns, window.clock_ns);
     let given_end_ns = kernel_time(span.end_unix_ns, window.clock_ns);
     if given_end_ns.abs_diff(end.end_ns) > SAME_END_NS {
-        return (kernel_time(span.start_unix_ns, window.clock_ns), given_end_ns);
+        return (given_start_ns, given_end_ns);
     }
     let duration_ns = span.end_unix_ns.saturating_sub(span.start_unix_ns);
-    (end.end_ns.saturating_sub(duration_ns), end.end_ns)
+    let start_ns = end.end_ns.saturating_sub(duration_ns);
+    (if given_start_ns <= end.end_ns { start_ns.max(given_start_ns) } else { start_ns }, end.end_ns)
 }
 
 fn kernel_time(unix_ns: u64, clock_ns: i64) -> u64 {
@@ -180,7 +220,7 @@ impl Blocked {
 
 /// The waits of a process's threads between two times, where span ends are not seen: see `Index::owner`.
 pub fn process_waits(index: &Index, tgid: u32, start_ns: u64, end_ns: u64) -> Vec<Event> {
-    let reaching = index.waits.reaching((tgid, 0), start_ns);
+    let reaching = index.waits.of((tgid, 0)).reaching(start_ns);
     let mut waits: Vec<Event> = reaching.filter(|wait| wait.start_ns < end_ns).copied().collect();
     waits.sort_by_key(|wait| (wait.start_ns, is_going_on(wait)));
     waits

@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::hash::Hashed;
+use crate::prefetch::prefetch;
 use crate::records::{Event, EVENT_WAIT, EVENT_WAIT_GOING_ON};
 
 /// Process and goroutine; 0 for all that have none.
@@ -33,6 +34,20 @@ fn is_same(one: &Event, other: &Event) -> bool {
 /// Whether both were of one goroutine or, where that is not known, one thread: these do one thing at a time.
 fn has_same_runner(one: &Event, other: &Event) -> bool {
     one.goid == other.goid && (one.goid != 0 || one.tid == other.tid)
+}
+
+/// The waits of one owner.
+#[derive(Clone, Copy, Default)]
+pub struct OwnWaits<'a>(Option<&'a VecDeque<Event>>);
+
+impl<'a> OwnWaits<'a> {
+    /// Those that reach beyond this time, by their ends. Those that start too late are the caller's to leave
+    /// out.
+    #[inline]
+    pub fn reaching(self, after_ns: u64) -> impl Iterator<Item = &'a Event> + Clone {
+        let from = self.0.map_or(0, |waits| waits.partition_point(|wait| reach_ns(wait) <= after_ns));
+        self.0.into_iter().flat_map(move |waits| waits.range(from..))
+    }
 }
 
 pub struct Waits {
@@ -76,13 +91,13 @@ impl Waits {
         self.going_on.len()
     }
 
-    /// Whose waits reach beyond this time, by their ends. Those that start too late are the caller's to leave
-    /// out.
     #[inline]
-    pub fn reaching(&self, owner: Owner, after_ns: u64) -> impl Iterator<Item = &Event> + Clone {
+    pub fn of(&self, owner: Owner) -> OwnWaits<'_> {
         let waits = self.by_owner.get(&owner);
-        let from = waits.map_or(0, |waits| waits.partition_point(|wait| reach_ns(wait) <= after_ns));
-        waits.into_iter().flat_map(move |waits| waits.range(from..))
+        if let Some(last) = waits.and_then(|waits| waits.back()) {
+            prefetch(last);
+        }
+        OwnWaits(waits)
     }
 
     pub fn insert(&mut self, owner: Owner, wait: Event) {

@@ -3,16 +3,21 @@
 from collections.abc import Iterator
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from enricher._native import Matched
+from enricher._native import Matched, Request
 from enricher.evidence.records import Event, EventFlag, EventKind, WaitKind
 from tests.unit.evidence_log import (
+    CLOCK_NS,
     FD,
     GOID,
     MS,
     PARENT_ID,
+    SPAN_ID,
+    TAIL_NS,
     TGID,
+    TRACE_ID,
     Log,
     going_on,
     loss,
@@ -32,6 +37,18 @@ def log() -> Iterator[Log]:
         yield made
 
 
+def request_of(
+    span_ids: list[bytes], kind: "Span.SpanKind.ValueType" = CLIENT, parent_id: bytes = PARENT_ID
+) -> Request:
+    """Spans from 100 to 200 ms."""
+    made = ExportTraceServiceRequest()
+    spans = made.resource_spans.add().scope_spans.add().spans
+    for span_id in span_ids:
+        times = {"start_time_unix_nano": CLOCK_NS + 100 * MS, "end_time_unix_nano": CLOCK_NS + 200 * MS}
+        spans.add(trace_id=TRACE_ID, span_id=span_id, parent_span_id=parent_id, kind=kind, **times)
+    return Request.scan(made.SerializeToString())
+
+
 def blocked_ms(matched: Matched) -> list[float]:
     return [evidence.blocked_ns / MS for evidence in matched.evidence]
 
@@ -49,10 +66,37 @@ def test_a_wait_of_the_goroutine_inside_the_span_is_the_spans(log: Log) -> None:
     assert [(w.start_ns, w.end_ns, w.fd, w.goid) for w in evidence.waits] == [(120 * MS, 150 * MS, FD, GOID)]
 
 
-def test_times_are_those_of_the_kernel_and_only_the_duration_is_the_spans(log: Log) -> None:
+@pytest.mark.parametrize(
+    ("clock_error_ms", "why"),
+    [
+        (0, "the clocks agree"),
+        (-40, "the clock was set forward since: the start it was given is too early"),
+        (101, "the clock was set back since: the start it was given is after its end"),
+    ],
+)
+def test_times_are_those_of_the_kernel_and_only_the_duration_is_the_spans(
+    log: Log, clock_error_ms: float, why: str
+) -> None:
     log.write(process(), wait(120, 150), span_end(200), watermark_ms=1000)
-    (evidence,) = log.match(100, 200, clock_error_ms=40).evidence
-    assert (evidence.start_ns, evidence.end_ns) == (100 * MS, 200 * MS)
+    (evidence,) = log.match(100, 200, clock_error_ms=clock_error_ms).evidence
+    assert (evidence.start_ns, evidence.end_ns) == (100 * MS, 200 * MS), why
+
+
+def test_a_span_whose_thread_lost_the_cpu_in_its_end_does_not_reach_back_before_its_start(log: Log) -> None:
+    # It began at 100 and came to End() at 110, but the SDK read its clock at 170 only: 70 ms, it says.
+    request = wait(60, 99)
+    log.write(process(), request, span_end(110), watermark_ms=1000)
+    assert log.match(100, 170).evidence == []
+    log.write(wait(102, 108), watermark_ms=1001)
+    (evidence,) = log.match(100, 170).evidence
+    assert (evidence.start_ns, evidence.end_ns, evidence.blocked_ns) == (100 * MS, 110 * MS, 6 * MS)
+
+
+def test_what_the_goroutine_waits_for_after_its_end_is_not_the_spans_however_late_the_sdk_says_it_ended(
+    log: Log,
+) -> None:
+    log.write(process(), span_end(110), wait(120, 160), watermark_ms=1000)
+    assert log.match(100, 170).evidence == []
 
 
 def test_a_span_that_was_given_another_end_has_its_own_times(log: Log) -> None:
@@ -93,6 +137,30 @@ def test_overlapping_waits_count_once_and_are_clipped(log: Log) -> None:
     assert evidence.longest.fd == 2  # the first is longer, but not inside the span
 
 
+@pytest.mark.parametrize(
+    "event",
+    [wait(50, 100.5, fd=9), wait(199.5, 230, fd=9), write(10, 100.9), going_on(199.1, 210, fd=9)],
+)
+def test_a_wait_of_which_less_than_the_threshold_is_inside_is_no_part_of_the_evidence(log: Log, event: Event) -> None:
+    log.write(process(), wait(120, 150), event, watermark_ms=1000)
+    log.write(span_end(200), watermark_ms=1000)
+    (evidence,) = log.match(100, 200).evidence
+    assert (evidence.blocked_ns, evidence.blocked_count, evidence.complete) == (30 * MS, 1, True)
+    assert (evidence.kinds, evidence.longest.fd, len(evidence.waits)) == (WaitKind.PARKED, FD, 1)
+
+
+def test_of_a_tail_too_only_waits_as_long_as_the_threshold_count(log: Log) -> None:
+    log.write(process(), span_end(200), write(210, 260, tail_of_ms=200), write(499.5, 900, tail_of_ms=200))
+    log.write(watermark_ms=1000)
+    (evidence,) = log.match(100, 200, kind=SERVER).evidence
+    assert (evidence.blocked_after_end_ns, evidence.blocked_count, evidence.complete) == (50 * MS, 1, True)
+
+
+def test_waits_shorter_than_the_threshold_do_not_add_up_to_evidence(log: Log) -> None:
+    log.write(process(), wait(50, 100.9), wait(199.2, 230, fd=9), span_end(200), watermark_ms=1000)
+    assert log.match(100, 200).evidence == []
+
+
 def test_both_kinds_of_blocking_show(log: Log) -> None:
     log.write(process(), wait(110, 120), write(130, 140), span_end(200), watermark_ms=1000)
     (evidence,) = log.match(100, 200).evidence
@@ -117,7 +185,33 @@ def test_the_first_end_of_a_span_counts(log: Log) -> None:
     assert log.index.statistics()["span_ends_repeated_total"] == 1
 
 
+def test_spans_are_found_in_whatever_order_they_are_exported(log: Log) -> None:
+    ids = [bytes([n]) * 8 for n in range(100)]
+    log.write(process(), wait(120, 150), *(span_end(200, span_id=span_id) for span_id in ids), watermark_ms=1000)
+    orders = (ids, ids[::-1], [*ids[::2], b"unknown!", *ids[1::2]], [*ids, *ids])
+    for order in orders:
+        matched = log.index.match(request_of(order), CLOCK_NS, TAIL_NS, MS)
+        unknown = [at for at, span_id in enumerate(order) if span_id not in ids]
+        assert (matched.matched, matched.unmatched) == (len(order) - len(unknown), unknown)
+        assert [evidence.ordinal for evidence in matched.evidence] == [n for n in range(len(order)) if n not in unknown]
+
+
 # Tail
+
+
+def is_open(
+    log: Log,
+    settled_ms: int,
+    kind: "Span.SpanKind.ValueType" = SERVER,
+    parent_id: bytes = PARENT_ID,
+) -> bool:
+    """Whether it is too early at `settled_ms` for a span from 100 to 200, whose tail ends at 500 ms."""
+    request = request_of([SPAN_ID], kind, parent_id)
+    matched = log.index.match(request, CLOCK_NS, TAIL_NS, MS, settled_ms * MS)
+    if matched.open_until_ns:
+        assert matched.open_until_ns == 500 * MS
+        assert (matched.matched, matched.evidence, matched.incomplete, matched.unmatched) == (0, [], [], [])
+    return bool(matched.open_until_ns)
 
 
 @pytest.mark.parametrize(
@@ -134,9 +228,9 @@ def test_a_blocked_write_after_the_end_is_the_tail_of_spans_that_can_have_one(
     log: Log, kind: "Span.SpanKind.ValueType", parent_id: bytes, has_tail: bool
 ) -> None:
     log.write(process(), span_end(200), write(201, 251, tail_of_ms=200), watermark_ms=1000)
+    assert is_open(log, 499, kind=kind, parent_id=parent_id) == has_tail
     matched = log.match(100, 200, kind=kind, parent_id=parent_id)
     assert blocked_ms(matched) == ([50] if has_tail else [])
-    assert matched.open_until_ns == (500 * MS if has_tail else 0)
     for evidence in matched.evidence:
         assert (evidence.tail_end_ns, evidence.blocked_after_end_ns) == (500 * MS, 50 * MS)
 
@@ -176,8 +270,9 @@ def test_a_tail_is_over_when_the_goroutine_has_read_or_ended_another_span(
     log: Log, event: Event, is_over: bool
 ) -> None:
     log.write(process(), span_end(200), event, watermark_ms=230)
+    assert is_open(log, 499) != is_over
+    assert not is_open(log, 500)
     matched = log.match(100, 200, kind=SERVER)
-    assert matched.open_until_ns == (0 if is_over else 500 * MS)
     incomplete = [evidence.ordinal for evidence in matched.evidence if not evidence.complete] + matched.incomplete
     assert incomplete == ([] if is_over else [0])
 

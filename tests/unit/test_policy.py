@@ -70,7 +70,9 @@ class FakeMethod:
         self.matches += 1
         if self.fault:
             raise self.fault
-        return Match(matched=request.scanned.span_count, open_until_ns=self.open_until_ns)
+        if window.settled_ns is not None and self.open_until_ns > window.settled_ns:
+            return Match(open_until_ns=self.open_until_ns)
+        return Match(matched=request.scanned.span_count)
 
 
 @dataclass
@@ -134,14 +136,15 @@ def test_a_request_leaves_as_it_came_once_the_watermark_has_passed_its_end(world
 
 
 def test_a_request_whose_tail_is_open_waits_for_the_waits_that_go_on(world: World) -> None:
-    world.index.watermark_ns = time.monotonic_ns() + 1000 * MS
-    world.index.going_on_ns = 5
-    world.method.open_until_ns = 6
+    now_ns = time.monotonic_ns()
+    world.index.watermark_ns = now_ns + 1000 * MS
+    world.index.going_on_ns = now_ns
+    world.method.open_until_ns = now_ns + 200 * MS
     body = request()
     world.send(body)
     assert world.leaves(0.05) == []
     assert world.method.matches == 1  # once open, it is not looked at again before its time
-    world.index.going_on_ns = 6
+    world.index.going_on_ns = now_ns + 200 * MS
     assert world.leaves() == [body]
 
 

@@ -25,6 +25,7 @@ class Window:
     clock_ns: int  # CLOCK_REALTIME - CLOCK_MONOTONIC
     tail_ns: int
     threshold_ns: int
+    settled_ns: int | None = None  # tails that may still change, and reach beyond, are not decided; None: all are
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Match:
     evidence: Sequence[SpanEvidence] = ()
     incomplete: Sequence[int] = ()  # matched, nothing found, but evidence for them was lost
     unmatched: Sequence[int] = ()
-    open_until_ns: int = 0  # the tails of matched spans may still change until then; 0: they may not
+    open_until_ns: int = 0  # a tail may still change until then (see Window), and nothing else is told; 0: none
     identified: Sequence[int] = field(default=(), repr=False)
 
 

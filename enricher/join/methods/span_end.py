@@ -1,7 +1,7 @@
 """A probe in the SDK's End() saw this very span end, on which goroutine and when: exact for every kind of span.
 
-The span's end in kernel time is that of the probe, its start lies its own duration before; so a clock step
-between the service and here moves nothing. The waits of that goroutine in between are the span's.
+The span's end in kernel time is that of the probe, its start lies its own duration before, and not before the
+start it was given: native/src/matching.rs says why. The waits of that goroutine in between are the span's.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,9 @@ class SpanEnd:
     def match(self, request: Request, unmatched: Sequence[int] | None, window: Window) -> Match:
         """`unmatched` must be None: this is the best method, and the first."""
         assert unmatched is None
-        found = self._index.match(request.scanned, window.clock_ns, window.tail_ns, window.threshold_ns)
+        found = self._index.match(
+            request.scanned, window.clock_ns, window.tail_ns, window.threshold_ns, window.settled_ns
+        )
         return Match(
             matched=found.matched,
             evidence=found.evidence,

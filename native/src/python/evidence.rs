@@ -289,6 +289,7 @@ impl EvidenceIndex {
         self.index.watched_without_span_ends()
     }
 
+    #[pyo3(signature = (request, clock_ns, tail_ns, threshold_ns, settled_ns=None))]
     fn r#match(
         &self,
         py: Python<'_>,
@@ -296,9 +297,11 @@ impl EvidenceIndex {
         clock_ns: i64,
         tail_ns: u64,
         threshold_ns: u64,
+        settled_ns: Option<u64>,
     ) -> PyResult<Matched> {
         let window = Window { clock_ns, tail_ns, threshold_ns };
-        Matched::new(py, match_spans(&self.index, &request.scan.spans, window))
+        let settled_ns = settled_ns.unwrap_or(u64::MAX);
+        Matched::new(py, match_spans(&self.index, &request.scan.spans, window, settled_ns))
     }
 
     fn kernel_waits(&self, tgid: u32, start_ns: u64, end_ns: u64) -> Vec<Wait> {

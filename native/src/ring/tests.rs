@@ -67,8 +67,8 @@ impl Log {
     fn starts(&mut self) -> Vec<u64> {
         let mut starts = Vec::new();
         let take = |read: Read| {
-            if let Read::Record(record) = read {
-                starts.push(Event::read(record).start_ns);
+            if let Read::Records(records) = read {
+                starts.extend(records.iter().map(|record| Event::read(record).start_ns));
             }
         };
         self.0.poll(take).unwrap();
