@@ -53,8 +53,7 @@ class Request:
 
     @property
     def last_tail_end_unix_ns(self) -> int:
-        """The latest end of a span that can have a tail: of kind SERVER or CONSUMER, or without a parent. 0
-        if none."""
+        """The latest end of a span that can have a tail: of kind SERVER. 0 if none."""
 
     def spans(self) -> list[Span]:
         """In the order in which they stand in the request; a span's place in it is its ordinal."""
@@ -293,8 +292,8 @@ class EvidenceIndex:
         """Ties spans to the goroutines that ended them, and to what these were blocked in.
 
         `clock_ns` is CLOCK_REALTIME - CLOCK_MONOTONIC. A span's end in kernel time is that of its End(), its
-        start lies its own duration before, but not before the start it was given; where its end differs from
-        that of its End() by more than 250 ms it was given one, and its own times count. Spans that can have a
+        start lies its own duration before, but not before the start it was given. Where its end differs from
+        that of its End() by more than 250 ms, it was given one or the clock was set since: unmatched. Spans that can have a
         tail (see `Request`) have one of `tail_ns`. Waits of which less than `threshold_ns` lies inside a span
         and its tail are not its own.
 

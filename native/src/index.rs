@@ -63,6 +63,7 @@ pub struct Index {
     pub watermark_ns: u64,
     pub going_on_ns: u64,
     pub heartbeat_seen_ns: u64,
+    losses_forgotten_until_ns: u64,
     /// Records of an unknown time were lost since this one; the next heartbeat says until when.
     lost_since_ns: Option<u64>,
 }
@@ -82,6 +83,7 @@ impl Index {
             watermark_ns: 0,
             going_on_ns: 0,
             heartbeat_seen_ns: 0,
+            losses_forgotten_until_ns: 0,
             lost_since_ns: began_late.then_some(0),
         }
     }
@@ -211,8 +213,8 @@ impl Index {
         let before_ns = self.watermark_ns.saturating_sub(self.retention_ns);
         self.span_ends.expire(before_ns);
         self.waits.expire(before_ns);
-        while self.losses.front().is_some_and(|loss| loss.end_ns < before_ns) {
-            self.losses.pop_front();
+        while let Some(loss) = self.losses.pop_front_if(|loss| loss.end_ns < before_ns) {
+            self.losses_forgotten_until_ns = self.losses_forgotten_until_ns.max(loss.end_ns);
         }
         if self.processes.values().any(|process| process.ended_before(before_ns)) {
             self.processes.retain(|_, process| !process.ended_before(before_ns));
@@ -249,6 +251,12 @@ impl Index {
 
     pub fn loss_count(&self) -> usize {
         self.losses.len()
+    }
+
+    /// Waits, and what was known of losses, up to this time may have been forgotten: of a span that began
+    /// before, nobody can say that everything is known.
+    pub fn forgotten_until_ns(&self) -> u64 {
+        self.waits.forgotten_until_ns.max(self.losses_forgotten_until_ns)
     }
 
     /// Whether evidence of this process (0: of any) between the two times was lost.

@@ -7,8 +7,15 @@ use crate::waits::{is_going_on, reach_ns, OwnWaits};
 use crate::wire::SpanRecord;
 
 /// Where the end of a span and the time of its End() differ by more, the SDK was given another time for the
-/// end.
+/// end, or the clock was set since. Nobody can tell which, so nothing is known of such a span.
 const SAME_END_NS: u64 = 250_000_000;
+
+/// A thread that lost the CPU inside End() has it back after this time, most often.
+const LONGEST_LOSS_OF_CPU_NS: u64 = 100_000_000;
+
+/// A goroutine that was blocked from before a span's start to so long after it cannot have started that span:
+/// the span was handed to it.
+const STRADDLES_NS: u64 = 10_000_000;
 
 /// What turns a span's own times into the kernel's, and how much of them counts.
 #[derive(Clone, Copy)]
@@ -67,7 +74,8 @@ pub fn match_spans(index: &Index, spans: &[SpanRecord], window: Window, settled_
         for span in spans.iter().rev() {
             ordinal -= 1;
             let ends = &index.span_ends;
-            match ends.get_near(&mut near, span.span_id, &span.trace_id).filter(|_| span.has_ids) {
+            let end = ends.get_near(&mut near, span.span_id, &span.trace_id);
+            match end.filter(|end| span.has_ids && has_own_times(span, end, window)) {
                 Some(end) => found.push((ordinal, span, end)),
                 None => matched.unmatched.push(ordinal as u32),
             }
@@ -104,14 +112,19 @@ fn match_span(
     let mut complete = index.watermark_ns >= end_ns
         && (!is_open || index.going_on_ns >= tail_end_ns)
         && index.process(end.tgid).is_some_and(|process| process.since_ns <= start_ns)
+        && start_ns >= index.forgotten_until_ns()
         && !index.lost(start_ns, tail_end_ns, end.tgid);
     let inside_ns =
         |wait: &Event| reach_ns(wait).min(tail_end_ns).saturating_sub(wait.start_ns.max(start_ns));
-    // A goroutine does one thing at a time, so its waits begin in the order in which they end.
-    let until_end = own.take_while(|wait| wait.start_ns < tail_end_ns);
     let its_own =
-        until_end.filter(|wait| belongs(wait, end, end_ns) && inside_ns(wait) >= window.threshold_ns);
-    let waits: Vec<Event> = its_own.copied().collect(); // takes no memory while it is empty
+        own.filter(|wait| belongs(wait, end, end_ns) && inside_ns(wait) >= window.threshold_ns.max(1));
+    let mut waits: Vec<Event> = its_own.copied().collect(); // takes no memory while it is empty
+                                                            // They come by end: a sleep inside the call that ends a longer wait ends before that does.
+    waits.sort_by_key(|wait| wait.start_ns);
+    if waits.iter().any(|wait| wait.start_ns < start_ns && inside_ns(wait) > STRADDLES_NS) {
+        waits.clear();
+        complete = false;
+    }
     complete &= waits.iter().all(|wait| reach_ns(wait) <= tail_end_ns);
     if !waits.is_empty() {
         let blocked = Blocked::of(&waits, start_ns, end_ns, tail_end_ns);
@@ -159,13 +172,15 @@ fn own_waits<'a>(index: &'a Index, end: &SpanEnd) -> OwnWaits<'a> {
 /// the span was given, unless that contradicts the probe, as the clock has been set since.
 fn kernel_times(span: &SpanRecord, end: &SpanEnd, window: Window) -> (u64, u64) {
     let given_start_ns = kernel_time(span.start_unix_ns, window.clock_ns);
-    let given_end_ns = kernel_time(span.end_unix_ns, window.clock_ns);
-    if given_end_ns.abs_diff(end.end_ns) > SAME_END_NS {
-        return (given_start_ns, given_end_ns);
-    }
     let duration_ns = span.end_unix_ns.saturating_sub(span.start_unix_ns);
     let start_ns = end.end_ns.saturating_sub(duration_ns);
-    (if given_start_ns <= end.end_ns { start_ns.max(given_start_ns) } else { start_ns }, end.end_ns)
+    let is_plausible =
+        given_start_ns <= end.end_ns && given_start_ns.saturating_sub(start_ns) <= LONGEST_LOSS_OF_CPU_NS;
+    (if is_plausible { start_ns.max(given_start_ns) } else { start_ns }, end.end_ns)
+}
+
+fn has_own_times(span: &SpanRecord, end: &SpanEnd, window: Window) -> bool {
+    kernel_time(span.end_unix_ns, window.clock_ns).abs_diff(end.end_ns) <= SAME_END_NS
 }
 
 fn kernel_time(unix_ns: u64, clock_ns: i64) -> u64 {

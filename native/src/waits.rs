@@ -62,6 +62,8 @@ pub struct Waits {
     len: usize,
     most: usize,
     pub forgotten: u64,
+    /// Waits that ended up to this time may have been forgotten, for their age or for want of room.
+    pub forgotten_until_ns: u64,
     /// Reports of going on that were taken back, as something else showed them to be over at an unknown time.
     pub contradicted: u64,
 }
@@ -75,6 +77,7 @@ impl Waits {
             len: 0,
             most: most.max(1),
             forgotten: 0,
+            forgotten_until_ns: 0,
             contradicted: 0,
         }
     }
@@ -184,6 +187,7 @@ impl Waits {
 
     fn forget_first(&mut self) -> u64 {
         let Some((end_ns, owner)) = self.ends.pop_front() else { return 0 };
+        self.forgotten_until_ns = self.forgotten_until_ns.max(end_ns);
         let before = self.len;
         if self.going_on.contains(&owner) {
             self.drop_going_on(owner, |wait| wait.end_ns <= end_ns);

@@ -61,11 +61,11 @@ pub struct SpanRecord {
 }
 
 impl SpanRecord {
-    /// Whether a response can be written after the span's end: the span serves a request, or nothing is above
-    /// it.
+    /// Whether a response can be written after the span's end. Not of consumers and of spans without a parent:
+    /// what their goroutine writes next may be of their next job, which nothing is read for in between.
     #[inline]
     pub fn can_have_tail(&self) -> bool {
-        self.kind == KIND_SERVER || self.kind == KIND_CONSUMER || !self.has_parent
+        self.kind == KIND_SERVER
     }
 }
 

@@ -99,10 +99,31 @@ def test_what_the_goroutine_waits_for_after_its_end_is_not_the_spans_however_lat
     assert log.match(100, 170).evidence == []
 
 
-def test_a_span_that_was_given_another_end_has_its_own_times(log: Log) -> None:
+def test_of_a_span_that_was_given_another_end_nothing_is_known(log: Log) -> None:
+    """Or the clock was set since it ended: its own times would point at what its goroutine did for another span."""
     log.write(process(), wait(120, 150), wait(1120, 1130), span_end(1500), watermark_ms=2000)
+    matched = log.match(100, 200)
+    assert (matched.matched, matched.evidence, matched.incomplete, matched.unmatched) == (0, [], [], [0])
+
+
+def test_a_span_that_was_handed_to_a_goroutine_that_waited_for_something_else_is_not_told_that_wait(log: Log) -> None:
+    log.write(process(), wait(50, 150), span_end(200), watermark_ms=1000)
+    matched = log.match(100, 200)
+    assert (matched.evidence, matched.incomplete) == ([], [0])
+
+
+def test_a_sleep_inside_the_call_that_ends_a_wait_does_not_hide_the_wait(log: Log) -> None:
+    log.write(process(), wait(196, 198, fd=9), wait(110, 199, fd=8), span_end(200), watermark_ms=1000)
     (evidence,) = log.match(100, 200).evidence
-    assert (evidence.start_ns, evidence.end_ns, evidence.blocked_ns) == (100 * MS, 200 * MS, 30 * MS)
+    assert (evidence.blocked_ns, evidence.longest.fd) == (89 * MS, 8)
+
+
+def test_a_span_that_began_before_what_is_remembered_is_incomplete(log: Log) -> None:
+    log.write(process(), wait(120, 150), watermark_ms=151)
+    log.write(watermark_ms=31_000)  # the wait is older than the retention time
+    log.write(wait(30_900, 30_950, goid=9), span_end(31_500), watermark_ms=32_000)
+    assert log.match(100, 31_500).incomplete == [0]
+    assert log.match(200, 31_500).incomplete == []
 
 
 @pytest.mark.parametrize(
@@ -218,8 +239,8 @@ def is_open(
     ("kind", "parent_id", "has_tail"),
     [
         (SERVER, PARENT_ID, True),
-        (5, PARENT_ID, True),
-        (CLIENT, b"", True),
+        (5, PARENT_ID, False),
+        (CLIENT, b"", False),
         (CLIENT, PARENT_ID, False),
         (Span.SPAN_KIND_UNSPECIFIED, PARENT_ID, False),
     ],

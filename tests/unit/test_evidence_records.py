@@ -33,9 +33,18 @@ def test_what_is_checked_in_is_what_the_header_generates() -> None:
         (SpanIds(trace_id=bytes(range(16)), span_id=bytes(range(8))), 32),
         (
             ProcessLayout(
-                flags=48, g_m=48, g_goid=152, g_parent_goid=280, m_curg=184, span_context=192, span_end_time=136
+                flags=48,
+                g_m=48,
+                g_goid=152,
+                g_parent_goid=280,
+                m_curg=184,
+                span_context=192,
+                span_end_time=136,
+                g_tracking_seq=191,
+                wait_steps=1,
+                g_waitreason=176,
             ),
-            16,
+            24,
         ),
         (ProbeConfig(blocked_threshold_ns=1, chain_gap_ns=2, forget_waiting_ns=3, forget_idle_ns=4), 32),
         (Event(kind=EventKind.WAIT, start_ns=2**64 - 1, fd=-1, tail_of_ns=7, detail=bytes(range(32))), 96),

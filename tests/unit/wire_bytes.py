@@ -76,7 +76,7 @@ def assert_read_alike(body: bytes) -> bool:
         )
         for span in spans
     ]
-    tails = [span.end_time_unix_nano for span in spans if span.kind in (2, 5) or not span.parent_span_id]
+    tails = [span.end_time_unix_nano for span in spans if span.kind == 2]
     assert request.span_count == len(spans)
     assert request.last_end_unix_ns == max((span.end_time_unix_nano for span in spans), default=0)
     assert request.last_tail_end_unix_ns == max(tails, default=0)
