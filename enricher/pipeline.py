@@ -157,6 +157,7 @@ def main() -> int:
     while signal.sigtimedwait({signal.SIGTERM}, CHECK_EVERY_S) is None:
         if not pipeline.working:
             log.error("a thread has died, ending to be started anew")
+            pipeline.stop()  # what can still be delivered is
             return 1
     pipeline.stop()
     return 0

@@ -171,7 +171,7 @@ class Policy:
             taken = self._inbox.popleft()
             try:
                 self._joiner.saw(taken.request, window)
-            except Exception as error:  # noqa: BLE001 - as for a decision
+            except BaseException as error:  # noqa: BLE001 - as for a decision
                 self._tell_fault(error)
             ends_ns = taken.request.scanned.last_end_unix_ns - window.clock_ns
             self._hold.add(Held(taken, now_ns, ends_ns))
@@ -205,7 +205,7 @@ class Policy:
         request, reservation = held.item.request, held.item.reservation
         try:
             decision = self._joiner.decide(request, window)
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with a rule, the spans flow on as they came
+        except BaseException as error:  # noqa: BLE001 - whatever a rule does, a panic in native code too, spans flow on
             self._tell_fault(error)
             return reservation
         if isinstance(decision, OpenUntil):
@@ -219,7 +219,7 @@ class Policy:
             reservation.body = decision
         return reservation
 
-    def _tell_fault(self, error: Exception) -> None:
+    def _tell_fault(self, error: BaseException) -> None:
         self._failed_decisions += 1
         if self._first_times(type(error)):
             self._log.exception("a rule failed, its request is forwarded untouched", error=error)
