@@ -11,7 +11,7 @@ from typing import Final
 
 from enricher.telemetry.metrics import Series
 
-# The observer writes a heartbeat every 20 ms.
+# The observer writes a heartbeat every 40 ms.
 STALE_AFTER_NS: Final = 1_000_000_000
 
 EVIDENCE_SERVICE: Final = "enricher.evidence"
