@@ -1,7 +1,8 @@
 """What no single setting tells: settings that are each right, but not together."""
 
+import socket
 from collections.abc import Iterator
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from enricher.config.durations import render
 from enricher.config.model import OtlpGrpcExporter, Settings
@@ -62,24 +63,45 @@ def _is_loop(receiver: str, exporter: str) -> bool:
     exporter_host, exporter_port = split_endpoint(exporter)
     if receiver_port != exporter_port:
         return False
-    listens_on, sends_to = _addresses(receiver_host), _addresses(exporter_host)
     if not _is_wildcard(receiver_host):
-        return bool(listens_on & sends_to)
-    return receiver_host == exporter_host or bool(_addresses("localhost") & sends_to)
+        return bool(_addresses(receiver_host) & _addresses(exporter_host))
+    return receiver_host == exporter_host or any(map(_is_of_this_machine, _addresses(exporter_host)))
 
 
 def _addresses(host: str) -> set[str]:
     """Whom a connection to `host` reaches; to an unspecified address means to this machine."""
     if host.lower() == "localhost" or _is_wildcard(host):
         return {"127.0.0.1", "::1"}
+    address = _address(host)
+    return {str(address) if address else host.lower().rstrip(".")}
+
+
+def _is_of_this_machine(host: str) -> bool:
+    """`host` is an address, or a name in lower case."""
+    address = _address(host)
+    if address is None:
+        own_name = socket.gethostname().lower()
+        return host in {own_name, own_name.partition(".")[0]}
+    if address.is_loopback:
+        return True
     try:
-        return {str(ip_address(host))}
+        # The kernel lets a socket have an address of this machine only. Nothing is sent.
+        with socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.bind((host, 0))
+    except OSError:
+        return False
+    return True
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    """One that is written as IPv6 for an IPv4 address is that."""
+    try:
+        address = ip_address(host)
     except ValueError:
-        return {host.lower()}
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _is_wildcard(host: str) -> bool:
-    try:
-        return ip_address(host).is_unspecified
-    except ValueError:
-        return False
+    address = _address(host)
+    return address is not None and address.is_unspecified

@@ -8,6 +8,7 @@ and JSON can hold.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Protocol
 
 from enricher.config import durations
@@ -139,6 +140,8 @@ class Endpoint:
         if "://" in raw:
             raise Rejected(f"{raw!r} is a URL; write host:port alone")
         host, port = split_endpoint(raw)
+        if host and not _is_host(host, bracketed=raw.startswith("[")):
+            raise Rejected(f"{shown(host)} is neither a host name nor an address")
         if not host:
             raise Rejected(f"{raw!r} names no host; write 127.0.0.1:{port}, or 0.0.0.0:{port} for every address")
         if not self.least_port <= port <= 65535:
@@ -200,6 +203,21 @@ class Headers:
     def plain(self, value: object) -> object:
         assert isinstance(value, Mapping)
         return dict(value)
+
+
+def _is_host(host: str, *, bracketed: bool) -> bool:
+    """Whether it can be looked up at all (RFC 1035, 2.3.4; RFC 5891): what cannot raises in odd places."""
+    if bracketed:
+        try:
+            ip_address(host)
+        except ValueError:
+            return False
+        return True
+    try:
+        name = (host if host.isascii() else host.encode("idna").decode()).removesuffix(".")
+    except (UnicodeError, LookupError):
+        return False
+    return len(name) <= 253 and all(re.fullmatch(r"[\w-]{1,63}", label, re.ASCII) for label in name.split("."))
 
 
 def split_endpoint(endpoint: str) -> tuple[str, int]:

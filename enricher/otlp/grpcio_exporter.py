@@ -1,7 +1,8 @@
 """OTLP/gRPC out, on grpcio: joins what is ready into larger requests, and retries by the rules of OTLP.
 
 Requests concatenate: several ExportTraceServiceRequests one after the other are a bigger one, so joining
-needs no parsing, and saves the backend and us most of the cost per request.
+needs no parsing, and saves the backend and us most of the cost per request. What a backend refuses for good is taken
+apart again, so that a request it cannot take does not cost others their spans.
 """
 
 import random
@@ -14,6 +15,7 @@ from typing import Final
 import grpc
 
 from enricher.config.model import OtlpGrpcExporter
+from enricher.otlp.join_size import JoinSize
 from enricher.otlp.queue import BoundedQueue, Reservation
 from enricher.otlp.retry import Backoff, Verdict, classify
 from enricher.otlp.rpc_status import DETAILS_KEY, retry_delay_ns
@@ -29,6 +31,12 @@ MAX_BATCH_BYTES: Final = 1 << 20
 _SAME_TROUBLE_NS: Final = 30_000_000_000  # between two lines in the log about one status
 # What a backend answers to say that all went well: nothing, or an empty partial_success (the collector does).
 _PLAIN_SUCCESS: Final = frozenset({b"", b"\n\x00"})
+# Refusals that have nothing to do with what was sent.
+_OF_ANY_REQUEST: Final = frozenset(
+    {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED}
+)
+# How core says that an answer is larger than we take, which is 4 MiB.
+_HUGE_ANSWER: Final = "CLIENT: Received message larger than max"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +62,7 @@ class GrpcioExporter:
         self._settings = settings
         self._queue = queue
         self._metrics = metrics
-        self._max_batch_bytes = max_batch_bytes
+        self._join_size = JoinSize(max_batch_bytes)
         self._clock_ns = clock_ns
         self._jitter = jitter
         self._backoff = Backoff(settings.retry_on_failure)
@@ -88,12 +96,12 @@ class GrpcioExporter:
         self._channel.close()  # cancels what is under way
         for thread in self._threads:
             thread.join()
-        while left := self._queue.take(self._max_batch_bytes):
+        while left := self._queue.take(self._join_size.bytes):
             self._drop(left, "shutdown")
             self._queue.release(left)
 
     def _consume(self) -> None:
-        while not self._over.is_set() and (batch := self._queue.take(self._max_batch_bytes)):
+        while not self._over.is_set() and (batch := self._queue.take(self._join_size.bytes)):
             self._deliver(batch)
             self._queue.release(batch)
 
@@ -120,9 +128,8 @@ class GrpcioExporter:
             if self._over.is_set():
                 self._drop(batch, "shutdown")
                 return False
-            if verdict is Verdict.TOO_LARGE and len(batch) > 1:
-                self._send_singly(batch, len(body))
-                return False
+            if verdict is not Verdict.RETRY and len(batch) > 1 and answer.code not in _OF_ANY_REQUEST:
+                return self._send_in_halves(batch, len(body), answer, verdict)
             delay_ns = None
             if verdict is Verdict.RETRY:
                 elapsed_ns = self._clock_ns() - began_ns
@@ -141,6 +148,8 @@ class GrpcioExporter:
             answer: bytes = self._export(body, timeout=self._settings.timeout_ns / 1e9, metadata=self._metadata)
         except grpc.RpcError as error:
             call: grpc.Call = error  # type: ignore[assignment]  # grpcio raises the call itself
+            if _HUGE_ANSWER in (call.details() or ""):
+                return b""  # it has answered, and to send again would double the spans
             return Failure(call.code(), call.details() or "", _retry_delay_ns(call))
         except ValueError:
             if not self._over.is_set():
@@ -149,12 +158,21 @@ class GrpcioExporter:
             return Failure(grpc.StatusCode.CANCELLED, "shutting down", None)
         return answer
 
-    def _send_singly(self, batch: Sequence[Reservation], size: int) -> None:
-        """A backend may take less than we join: its requests may fit one by one, as their sender made them."""
-        log.info("the backend refused a joined request as too large", bytes=size, requests=len(batch))
-        taken = [self._deliver([reservation]) for reservation in batch]
-        if any(taken):  # else it is no question of size
-            self._max_batch_bytes = min(self._max_batch_bytes, size // 2)
+    def _send_in_halves(self, batch: Sequence[Reservation], size: int, failure: Failure, verdict: Verdict) -> bool:
+        """Until only what the backend cannot take is refused: for n requests and one such, 2 log₂ n more are sent."""
+        if self._is_news(failure.code):
+            log.info(
+                "the backend refused a joined request; sending its parts",
+                status=failure.code.name,
+                message=failure.message,
+                bytes=size,
+                requests=len(batch),
+            )
+        middle = len(batch) // 2
+        taken = [self._deliver(half) for half in (batch[:middle], batch[middle:])]
+        if all(taken) and verdict is Verdict.TOO_LARGE:  # else it is no question of size
+            self._join_size.too_large(size)
+        return all(taken)
 
     def _taken(self, batch: Sequence[Reservation], answer: bytes) -> None:
         spans = sum(reservation.spans for reservation in batch)
@@ -167,6 +185,7 @@ class GrpcioExporter:
         # Rejected spans are lost: by the specification a partial success must not be sent again.
         self._metrics.exporter_send_failed_spans.add(rejected, "rejected")
         self._metrics.exporter_sent_spans.add(spans - rejected)
+        self._join_size.taken()
         if self._away:
             self._away = False
             log.info("the backend takes spans again", endpoint=self._settings.endpoint)
@@ -224,6 +243,8 @@ def _options(settings: OtlpGrpcExporter) -> Sequence[tuple[str, int | str]]:
     return (
         # Without the version: importlib.metadata, which knows it, costs 3 MiB.
         ("grpc.primary_user_agent", "enricher"),
+        # A proxy of the environment is meant for the web, and would be asked even for the loopback.
+        ("grpc.enable_http_proxy", 0),
         # Core's own retries would hide from the back-off, and from the counters, what happens.
         ("grpc.enable_retries", 0),
         # Core tries to reconnect on its own, for up to 2 minutes apart: too long for a backend that is back.

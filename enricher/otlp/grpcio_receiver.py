@@ -1,13 +1,14 @@
 """OTLP/gRPC in, on grpcio: the reference transport.
 
 The synchronous server, as the asyncio one costs 1.2 to 1.6 times its CPU time per request. No serializers: a
-request is the bytes that came. Channel arguments that promise speed (minimal stack, larger frames, lookahead
-and read chunks, no BDP probes) made no difference beyond the noise and are left alone.
+request is the bytes that came. Handled as a stream of one message, so that it is us who wait for it. Channel
+arguments that promise speed (minimal stack, larger frames, lookahead and read chunks, no BDP probes) made no
+difference beyond the noise and are left alone.
 """
 
 import errno
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Lock
 from typing import Final
@@ -16,7 +17,9 @@ from urllib.parse import unquote
 import grpc
 
 from enricher.config.values import split_endpoint
+from enricher.otlp.grpcio_calls import CallThreads
 from enricher.otlp.health_service import HealthService
+from enricher.otlp.memory import MemoryReturn
 from enricher.otlp.rpc_status import DETAILS_KEY, unavailable_with_retry_info
 from enricher.otlp.transport import (
     EXPORT_METHOD,
@@ -35,6 +38,7 @@ log = get_logger()
 
 # An empty ExportTraceServiceResponse.
 _SUCCESS: Final = b""
+_LOOPBACKS: Final = ("127.0.0.1", "::1")
 _REFUSALS: Final = {
     Outcome.MALFORMED: (grpc.StatusCode.INVALID_ARGUMENT, "the request is no ExportTraceServiceRequest"),
     Outcome.TOO_LARGE: (grpc.StatusCode.RESOURCE_EXHAUSTED, "the request is too large"),
@@ -50,11 +54,16 @@ class GrpcioReceiver:
     def __init__(self, endpoint: str, admit: Admit, limits: Limits, health: ServingStatus, metrics: Metrics) -> None:
         self._endpoint = endpoint
         self._limits = limits
-        self._threads = ThreadPoolExecutor(limits.handler_threads, thread_name_prefix="receiver")
-        self._health = HealthService(health)
-        self._server = grpc.server(
-            self._threads, handlers=[_Export(admit, metrics), self._health], options=_options(limits)
+        self._threads = CallThreads(
+            "receiver",
+            usual=limits.handler_threads,
+            most=limits.max_handler_threads,
+            message_timeout_s=limits.message_timeout_ns / 1e9,
+            at_every_turn=MemoryReturn().look,
         )
+        self._health = HealthService(health)
+        self._export = _Export(admit, limits, metrics, self._threads)
+        self._server = grpc.server(self._threads, handlers=[self._export, self._health], options=_options(limits))
         self._port = 0
 
     @property
@@ -62,34 +71,47 @@ class GrpcioReceiver:
         return self._port
 
     def start(self) -> None:
+        if trouble := _cannot_listen(self._endpoint):
+            raise trouble
         try:
             self._port = self._server.add_insecure_port(self._endpoint)
         except RuntimeError as error:
-            raise _cannot_listen(self._endpoint, error) from error
+            raise _cannot_listen(self._endpoint, error) or error from error
+        self._threads.start()
         self._server.start()
 
     def stop(self, grace_s: float) -> None:
         self._health.end_watches()
         self._server.stop(grace_s).wait()
         self._health.close()
-        self._threads.shutdown(wait=False)
+        self._export.close()
+        self._threads.shutdown()
 
 
 class _Export(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs alone
     """TraceService/Export."""
 
-    def __init__(self, admit: Admit, metrics: Metrics) -> None:
+    def __init__(self, admit: Admit, limits: Limits, metrics: Metrics, threads: CallThreads) -> None:
         self._admit = admit
+        self._max_backlog = limits.max_backlog
         self._requests = metrics.receiver_requests
-        self._handler = grpc.unary_unary_rpc_method_handler(self._export)
+        self._threads = threads
+        self._handler = grpc.stream_unary_rpc_method_handler(self._export)
+        self._surplus = _Surplus(metrics)
+        self._surplus_handler = grpc.stream_unary_rpc_method_handler(self._surplus)
         self._answering = Lock()
         self._first_time = FirstTimes()
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[bytes, bytes] | None":
-        return self._handler if handler_call_details.method == EXPORT_METHOD else None
+        if handler_call_details.method != EXPORT_METHOD:
+            return None
+        return self._handler if self._threads.backlog < self._max_backlog else self._surplus_handler
 
-    def _export(self, body: bytes, context: grpc.ServicerContext) -> bytes:
-        request = _Request(body, context, self._answering)
+    def close(self) -> None:
+        self._surplus.experimental_thread_pool.shutdown(wait=False)
+
+    def _export(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+        request = _Request(self._threads.message(messages, context), context, self._answering)
         try:
             self._admit((request,))
         except Exception as error:
@@ -97,6 +119,7 @@ class _Export(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in t
                 log.exception("a request could not be handled")
             request.answer_if_none(Outcome.FAILED)
         outcome = request.outcome or request.wait()
+        request.let_go()
         if outcome is None:
             self._requests.add(1, "abandoned")
             return _SUCCESS  # nobody is there to read it
@@ -106,22 +129,47 @@ class _Export(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in t
         return _SUCCESS
 
 
+class _Surplus:
+    """Refuses calls beyond those that may wait for a thread. grpcio's own limit would answer that it is for good."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._requests = metrics.receiver_requests
+        # grpcio runs the calls of a handler that has this attribute there.
+        self.experimental_thread_pool = ThreadPoolExecutor(1, thread_name_prefix="surplus")
+
+    def __call__(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:  # noqa: ARG002 - not taken
+        self._requests.add(1, Outcome.BUSY.value)
+        _refuse(context, Outcome.BUSY, "")
+        return _SUCCESS
+
+
 class _Request:
     """A `RawRequest`. Nothing to wait on is made before somebody has to wait."""
 
-    __slots__ = ("_answered", "_answering", "_context", "body", "message", "outcome")
+    __slots__ = ("_answered", "_answering", "_context", "_peer", "body", "message", "outcome")
 
     def __init__(self, body: bytes, context: grpc.ServicerContext, answering: Lock) -> None:
         """`answering` is shared by all requests: it is held for a moment, and a lock each costs more."""
         self.body = body
         self.outcome: Outcome | None = None
         self.message = ""
-        self._context = context
+        self._context: grpc.ServicerContext | None = context
+        self._peer = ""
         self._answering = answering
         self._answered: Event | None = None
 
     def peer(self) -> str:
-        return unquote(self._context.peer())
+        context = self._context
+        return unquote(self._peer if context is None else context.peer())
+
+    def let_go(self) -> None:
+        """The call is over, though its request may be held for long.
+
+        As long as anything refers to a call, core counts it among the streams of its connection.
+        """
+        assert self._context is not None
+        self._peer = self._context.peer()
+        self._context = None
 
     def reply(self, outcome: Outcome, message: str = "") -> None:
         first = self.answer_if_none(outcome, message)
@@ -147,6 +195,7 @@ class _Request:
             self._answered = answered
             if self.outcome is not None:
                 return self.outcome
+        assert self._context is not None
         if self._context.add_callback(answered.set):
             answered.wait()
         return self.outcome
@@ -177,28 +226,53 @@ def _options(limits: Limits) -> Sequence[tuple[str, int]]:
         ("grpc.max_connection_age_ms", limits.max_connection_age_ns // ms),
         ("grpc.max_connection_age_grace_ms", limits.max_connection_age_grace_ns // ms),
         ("grpc.max_connection_idle_ms", limits.max_connection_idle_ns // ms),
+        # Without a guess at what the line could carry, no more than 64 KiB come of a call whose message nobody
+        # waits for yet: it is the calls in the backlog that would hold a message each.
+        ("grpc.http2.bdp_probe", 0),
         # With it on, a second server on the port would silently take half of the spans.
         ("grpc.so_reuseport", 0),
     )
 
 
-def _cannot_listen(endpoint: str, error: RuntimeError) -> CannotListenError:
-    """grpcio does not say why; asking the kernel again does."""
+def _cannot_listen(endpoint: str, error: RuntimeError | None = None) -> CannotListenError | None:
+    """Why the endpoint cannot be had. grpcio does not say; asking the kernel does.
+
+    Without `error` None if all of it can be had: of a name with several addresses grpcio takes those that are free,
+    and those who reach it by another get another program.
+    """
     host, port = split_endpoint(endpoint)
     setting = "receivers.otlp.protocols.grpc.endpoint"
+    fix = f"Set {setting} to an address of this machine."
+    # core knows by itself what localhost is (RFC 6761), whatever the files of this machine say.
+    hosts = _LOOPBACKS if host.lower() == "localhost" else (host,)
+    why: OSError | None = None
     try:
-        family, kind, protocol, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(where)
-    except OSError as why:
-        if why.errno == errno.EADDRINUSE:
-            reason = f"port {port} is taken by another program"
-            fix = f"Stop that program (ss -ltnp 'sport = :{port}' names it) or set {setting} to a free port."
-            return CannotListenError(endpoint, reason, fix=fix)
-        if why.errno == errno.EACCES:
-            fix = f"Set {setting} to a port above 1023, or give the process CAP_NET_BIND_SERVICE."
-            return CannotListenError(endpoint, f"port {port} needs privilege", fix=fix)
-        fix = f"Set {setting} to an address of this machine."
+        for address in hosts:
+            for family, kind, protocol, _, where in socket.getaddrinfo(address, port, type=socket.SOCK_STREAM):
+                trouble = _cannot_bind(family, kind, protocol, where)
+                why = trouble if trouble and not (why and why.errno == errno.EADDRINUSE) else why
+    except (OSError, UnicodeError, LookupError) as unknown:
+        reason = unknown.strerror if isinstance(unknown, OSError) else f"{host!r} is no host name"
+        return CannotListenError(endpoint, reason or str(unknown), fix=fix)
+    if why is not None and why.errno == errno.EADDRINUSE:
+        reason = f"port {port} is taken by another program"
+        fix = f"Stop that program (ss -ltnp 'sport = :{port}' names it) or set {setting} to a free port."
+        return CannotListenError(endpoint, reason, fix=fix)
+    if why is not None and why.errno == errno.EACCES:
+        fix = f"Set {setting} to a port above 1023, or give the process CAP_NET_BIND_SERVICE."
+        return CannotListenError(endpoint, f"port {port} needs privilege", fix=fix)
+    if error is None:
+        return None  # an address that this machine has not, such as of IPv6, is none that anybody could reach
+    if why is not None:
         return CannotListenError(endpoint, why.strerror or str(why), fix=fix)
     return CannotListenError(endpoint, str(error), fix=f"Try again, or set {setting} to another address.")
+
+
+def _cannot_bind(family: int, kind: int, protocol: int, where: object) -> OSError | None:
+    try:
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(where)  # type: ignore[arg-type]  # as getaddrinfo gives it
+    except OSError as why:
+        return why
+    return None

@@ -24,6 +24,11 @@ _RETRYABLE: Final = frozenset(
 )
 
 
+# What a backend may ask for at most: a slip of it shall not hold the spans for years, nor have them dropped at once,
+# as a wait beyond max_elapsed_time (5 min by default) would.
+MAX_RETRY_DELAY_NS: Final = 120_000_000_000
+
+
 class Verdict(Enum):
     RETRY = "retry"
     # RESOURCE_EXHAUSTED without RetryInfo: never again as it is, but its parts may be small enough.
@@ -48,7 +53,7 @@ class Backoff:
         """The wait before the next try, None to give up.
 
         `failures`: tries so far, at least 1. `elapsed_ns`: since the first of them. `retry_delay_ns`: what the
-        backend asked for, which is waited at least. `random`: in [0, 1).
+        backend asked for, which is waited at least, up to MAX_RETRY_DELAY_NS. `random`: in [0, 1).
         """
         settings = self.settings
         if not settings.enabled:
@@ -57,6 +62,6 @@ class Backoff:
         growth = settings.multiplier ** min(failures - 1, 64)
         interval_ns = min(settings.initial_interval_ns * growth, settings.max_interval_ns)
         jitter = 1 + settings.randomization_factor * (2 * random - 1)
-        delay_ns = max(int(interval_ns * jitter), retry_delay_ns or 0)
+        delay_ns = max(int(interval_ns * jitter), min(retry_delay_ns or 0, MAX_RETRY_DELAY_NS))
         limit_ns = settings.max_elapsed_time_ns
         return None if limit_ns and elapsed_ns + delay_ns > limit_ns else delay_ns

@@ -3,16 +3,17 @@
 At more traces a second than anybody can read it shows some, those with evidence first, and counts the others.
 """
 
+import io
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from threading import Thread
 from typing import Final, TextIO
 
 from enricher.otlp.queue import BoundedQueue, Reservation
 from enricher.otlp.terminal_text import coloured, lines_of, plain
 from enricher.otlp.terminal_traces import Trace, TraceGatherer
-from enricher.telemetry.logs import get_logger
+from enricher.telemetry.logs import FirstTimes, get_logger
 from enricher.telemetry.metrics import Metrics
 
 log = get_logger()
@@ -37,13 +38,18 @@ class TerminalExporter:
     ) -> None:
         self._queue = queue
         self._metrics = metrics
-        self._stream = stream or sys.stdout
+        # A process that was started with standard output closed has none.
+        self._broken = stream is None and sys.stdout is None  # nobody reads the stream
+        self._stream = stream or sys.stdout or io.StringIO()
+        if isinstance(self._stream, io.TextIOWrapper):
+            self._stream.reconfigure(errors="replace")  # names of spans are in any script, a terminal may know one
         self._paint = coloured if self._stream.isatty() else plain
         self._clock_ns = clock_ns
-        self._gatherer = TraceGatherer(QUIET_NS)
-        self._waiting: list[Trace] = []
+        self._gatherer = TraceGatherer(QUIET_NS, lambda trace: self._choose([trace]))
+        self._chosen: list[Trace] = []  # to be shown with the next turn
+        self._left_out = self._left_out_enriched = 0  # traces that will not be
         self._next_turn_ns = 0
-        self._broken = False  # nobody reads the stream any more
+        self._first_time = FirstTimes()
         self._thread = Thread(target=self._run, name="terminal", daemon=True)
 
     @property
@@ -64,20 +70,24 @@ class TerminalExporter:
 
     def _run(self) -> None:
         while not self._queue.finished:
-            nothing_due = not self._waiting and not len(self._gatherer)
+            nothing_due = not self._chosen and not len(self._gatherer)
             batch = self._queue.take(_MAX_TAKEN_BYTES, None if nothing_due else _TURN_S)
             for reservation in batch:
                 self._gather(reservation)
             self._queue.release(batch)
             self._show_some()
-        self._show([*self._waiting, *self._gatherer.rest()])
+        self._choose(self._gatherer.rest())
+        self._show()
 
     def _gather(self, reservation: Reservation) -> None:
         from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+        if self._broken:
+            self._metrics.exporter_send_failed_spans.add(reservation.spans, "output_gone")
+            return
         try:
             request = ExportTraceServiceRequest.FromString(reservation.body)
-            self._waiting += self._gatherer.add(request, self._clock_ns())
+            self._gatherer.add(request, self._clock_ns())
         except Exception:  # what cannot be shown must not end the thread that shows the rest
             log.exception("a request could not be shown")
             self._metrics.exporter_send_failed_spans.add(reservation.spans, "fault")
@@ -90,18 +100,31 @@ class TerminalExporter:
         if now_ns < self._next_turn_ns:
             return
         self._next_turn_ns = now_ns + int(_TURN_S * 1e9)
-        due = [*self._waiting, *self._gatherer.quiet(now_ns)]
-        self._waiting.clear()
-        self._show(due)
+        self._choose(self._gatherer.quiet(now_ns))
+        self._show()
 
-    def _show(self, traces: list[Trace]) -> None:
-        chosen = sorted(traces, key=lambda trace: trace.enriched == 0)[:_TRACES_A_TURN]
-        lines = [self._paint(line) for trace in chosen for line in lines_of(trace)]
-        left_out = len(traces) - len(chosen)
-        if left_out:
-            enriched = sum(trace.enriched > 0 for trace in traces) - sum(trace.enriched > 0 for trace in chosen)
-            lines += [f"… and {left_out} more traces not shown, {enriched} of them with evidence", ""]
+    def _choose(self, traces: list[Trace]) -> None:
+        """Those with evidence first, then as they came."""
+        ordered = sorted([*self._chosen, *traces], key=lambda trace: trace.enriched == 0)
+        self._chosen, left_out = ordered[:_TRACES_A_TURN], ordered[_TRACES_A_TURN:]
+        self._left_out += len(left_out)
+        self._left_out_enriched += sum(trace.enriched > 0 for trace in left_out)
+
+    def _show(self) -> None:
+        lines = [line for trace in self._chosen for line in self._painted(trace)]
+        if self._left_out:
+            others, enriched = self._left_out, self._left_out_enriched
+            lines += [f"… and {others} more traces not shown, {enriched} of them with evidence", ""]
+        self._chosen = []
+        self._left_out = self._left_out_enriched = 0
         self._write(lines)
+
+    def _painted(self, trace: Trace) -> Iterator[str]:
+        try:
+            yield from [self._paint(line) for line in lines_of(trace)]
+        except Exception as error:
+            if self._first_time(type(error)):
+                log.exception("a trace could not be shown")
 
     def _write(self, lines: Iterable[str]) -> None:
         if self._broken:

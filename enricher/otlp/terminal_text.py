@@ -109,7 +109,7 @@ def _span(place: Placed, began_ns: int) -> Line:
     width = max(0, _NAME_WIDTH - len(branches))
     line: Line = [(branches, Style.DIM), (span.name.ljust(width), Style.TITLE)]
     line.append((f" {duration((span.end_ns - span.start_ns) / 1e9):>8}", Style.PLAIN))
-    kind = _KINDS[span.kind] if span.kind < len(_KINDS) else ""
+    kind = _KINDS[span.kind] if 0 <= span.kind < len(_KINDS) else ""
     line.append((f"  {kind:<8}", Style.DIM))
     line.append((f"  +{duration((span.start_ns - began_ns) / 1e9):<8}", Style.DIM))
     if span.service and (place.parent is None or place.parent.service != span.service):

@@ -1,10 +1,11 @@
 """Spans gathered by trace until the trace has been quiet for a while, for the exporter that shows them.
 
-Pure: parsed requests and the time are handed in. Bounded in traces, in spans of a trace and in text of a span,
-whatever comes.
+Pure: parsed requests and the time are handed in. Bounded in traces, in spans of a trace, in text of a span, in
+memory of all of them and in the life of a trace, whatever comes.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -23,7 +24,10 @@ OBSERVED: Final = "ebpf.observed"
 STAMPS: Final = frozenset({METHOD, COMPLETE, OBSERVED})
 _SERVICE_NAME: Final = "service.name"
 _MAX_TEXT: Final = 200  # characters of a name or a message
-_MAX_CLAIMS: Final = 128  # attributes of a span, by the product's own rule
+_MAX_CLAIMS: Final = 16  # of a span; more than anybody reads
+_SPAN_BYTES: Final = 400  # without its texts
+_MAX_BYTES: Final = 16 << 20
+_LONGEST_LIFE: Final = 10  # quiet times; a trace that never rests is shown in pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,12 @@ class ShownSpan:
     claims: Mapping[str, Value]
 
     @property
+    def size(self) -> int:
+        """Bytes of memory, about."""
+        texts = (self.name, self.error, *self.claims, *self.claims.values())
+        return _SPAN_BYTES + sum(map(sys.getsizeof, texts))
+
+    @property
     def has_evidence(self) -> bool:
         return not self.claims.keys() <= STAMPS
 
@@ -48,9 +58,11 @@ class ShownSpan:
 @dataclass(slots=True)
 class Trace:
     trace_id: bytes
+    first_ns: int = 0  # when something first came
     last_ns: int = 0  # when something last came
     spans: list[ShownSpan] = field(default_factory=list)
     left_out: int = 0  # spans that came and are not kept
+    size: int = 0  # of the spans kept, in bytes
 
     @property
     def enriched(self) -> int:
@@ -59,51 +71,73 @@ class Trace:
 
 
 class TraceGatherer:
-    """Not thread-safe. Keeps `max_traces` at most, each with `max_spans` spans and as many more with evidence."""
+    """Not thread-safe. Keeps `max_traces` and about `max_bytes` at most, and of each trace `max_spans` spans and as
+    many more with evidence.
+    """
 
-    def __init__(self, quiet_ns: int, max_traces: int = 1000, max_spans: int = 100) -> None:
+    def __init__(
+        self,
+        quiet_ns: int,
+        push_out: Callable[["Trace"], None],
+        *,
+        max_traces: int = 1000,
+        max_spans: int = 100,
+        max_bytes: int = _MAX_BYTES,
+    ) -> None:
+        """`push_out` gets the traces that have to make room, though they may not be whole."""
         self._quiet_ns = quiet_ns
+        self._push_out = push_out
         self._max_traces = max_traces
         self._max_spans = max_spans
+        self._max_bytes = max_bytes
         self._traces: dict[bytes, Trace] = {}  # the one that has been quiet for longest comes first
+        self._size = 0
 
     def __len__(self) -> int:
         return len(self._traces)
 
-    def add(self, request: "ExportTraceServiceRequest", now_ns: int) -> list[Trace]:
-        """Traces that had to make room, though they may not be whole."""
+    def add(self, request: "ExportTraceServiceRequest", now_ns: int) -> None:
         for resource_spans in request.resource_spans:
             service = _text(_attribute(resource_spans.resource.attributes, _SERVICE_NAME) or "")
             for scope_spans in resource_spans.scope_spans:
                 for span in scope_spans.spans:
                     self._keep(span, service, now_ns)
-        surplus = max(0, len(self._traces) - self._max_traces)
-        return [self._traces.pop(trace_id) for trace_id in list(self._traces)[:surplus]]
+                    while len(self._traces) > self._max_traces or self._size > self._max_bytes:
+                        self._push_out(self._take(next(iter(self._traces))))
 
     def quiet(self, now_ns: int) -> list[Trace]:
-        """Takes out the traces of which nothing has come for the quiet time."""
-        due = []
-        for trace in self._traces.values():
-            if now_ns - trace.last_ns < self._quiet_ns:
-                break
-            due.append(trace)
-        for trace in due:
-            del self._traces[trace.trace_id]
-        return due
+        """Takes out the traces of which nothing has come for the quiet time, and those that go on for long."""
+        began_before_ns = now_ns - _LONGEST_LIFE * self._quiet_ns
+        quiet_since_ns = now_ns - self._quiet_ns
+        due = [
+            trace.trace_id
+            for trace in self._traces.values()
+            if trace.last_ns <= quiet_since_ns or trace.first_ns <= began_before_ns
+        ]
+        return [self._take(trace_id) for trace_id in due]
 
     def rest(self) -> list[Trace]:
         """Takes out all."""
-        traces = list(self._traces.values())
-        self._traces.clear()
-        return traces
+        return [self._take(trace_id) for trace_id in list(self._traces)]
+
+    def _take(self, trace_id: bytes) -> Trace:
+        trace = self._traces.pop(trace_id)
+        self._size -= trace.size
+        return trace
 
     def _keep(self, span: "Span", service: str, now_ns: int) -> None:
-        trace = self._traces.pop(span.trace_id, None) or Trace(span.trace_id)
+        trace = self._traces.pop(span.trace_id, None) or Trace(span.trace_id, first_ns=now_ns)
         self._traces[span.trace_id] = trace  # to the end, as the latest
         trace.last_ns = now_ns
+        if len(trace.spans) >= 2 * self._max_spans:
+            trace.left_out += 1
+            return
         shown = _shown(span, service)
-        if len(trace.spans) < self._max_spans * (2 if shown.has_evidence else 1):
+        if len(trace.spans) < self._max_spans or shown.has_evidence:
             trace.spans.append(shown)
+            size = shown.size
+            trace.size += size
+            self._size += size
         else:
             trace.left_out += 1
 

@@ -89,8 +89,12 @@ class Limits:
     """What one receiver takes, so that no sender can make it grow without end."""
 
     max_message_bytes: int = 4 << 20  # also after decompression
-    # Each stream may hold one message. An SDK has one under way, a collector ten.
+    # An SDK has one under way, a collector ten. Streams nobody serves yet hold 64 KiB each at most.
     max_concurrent_streams: int = 64  # on one connection
+    # Calls that wait for a thread: more than a thousand senders that export at the same moment.
+    max_backlog: int = 1024
+    # How long a call's message may take from its headers on. Such calls hold a thread each.
+    message_timeout_ns: int = 10_000_000_000
     max_metadata_bytes: int = 16 << 10
     # A dead peer is noticed after keepalive_time + keepalive_timeout.
     keepalive_time_ns: int = 60_000_000_000
@@ -102,6 +106,8 @@ class Limits:
     max_connection_idle_ns: int = 900_000_000_000
     # Measured with 16 requests under way on one core: 2 threads cost 1.4 times, 16 1.1 times what 4 cost.
     handler_threads: int = 4
+    # With those for calls whose message is still coming, which hold up to `max_message_bytes` each.
+    max_handler_threads: int = 32
 
 
 class AlreadyAnsweredError(EnricherError):

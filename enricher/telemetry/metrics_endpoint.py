@@ -1,30 +1,29 @@
-"""The metrics for Prometheus, over HTTP.
+"""The metrics for Prometheus, over HTTP, in its text format.
 
-The socket is bound at start, so that a busy port is known then; the client library and the HTTP server are
-loaded when the first scrape comes, as they cost 5 MiB that nobody may ever use.
+Served by hand: an HTTP server of the standard library reads for as long as a client drips bytes, and writes a
+traceback for each that breaks off; and Prometheus' client costs 5 MiB to print a few lines.
 """
 
 import errno
 import os
 import select
 import socket
+import time
+from collections.abc import Iterator
 from threading import Thread
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from enricher.config.values import split_endpoint
-from enricher.telemetry.logs import get_logger
+from enricher.telemetry.logs import FirstTimes, get_logger
 from enricher.telemetry.metrics import Metrics, Series
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from wsgiref.simple_server import WSGIServer
-
-    from prometheus_client.metrics_core import Metric
 
 _PREFIX: Final = "enricher_"
 _BACKLOG: Final = 16
-# Scrapes are served one after the other; this is how long one that says nothing can hold up the next.
-_SCRAPE_TIMEOUT_S: Final = 5
+# Scrapes are served one after the other; this is how long one can hold up the next, whatever it does.
+_SCRAPE_TIMEOUT_S: Final = 2.0
+_PAUSE_S: Final = 0.5
+_MAX_HEAD_BYTES: Final = 16 << 10
+_OK: Final = "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nConnection: close\r\n"
 
 log = get_logger()
 
@@ -38,6 +37,7 @@ class MetricsEndpoint:
         self._listener: socket.socket | None = None
         self._thread: Thread | None = None
         self._stop_reader, self._stop_writer = -1, -1
+        self._first_time = FirstTimes()
 
     @property
     def port(self) -> int:
@@ -48,13 +48,14 @@ class MetricsEndpoint:
         """False, and a warning in the log, where the address cannot be had: spans are worth more than numbers."""
         try:
             self._listener = _listen(self._address)
-        except OSError as error:
+        except (OSError, UnicodeError, LookupError) as error:
             fix = "stop what listens there, or set service.telemetry.metrics.address"
-            reason = "the port is taken" if error.errno == errno.EADDRINUSE else str(error)
+            taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+            reason = "the port is taken" if taken else str(error)
             log.warning("no metrics endpoint", address=self._address, reason=reason, fix=fix)
             return False
         self._stop_reader, self._stop_writer = os.pipe()
-        self._thread = Thread(target=self._serve, name="metrics", daemon=True)
+        self._thread = Thread(target=self._serve, args=(self._listener,), name="metrics", daemon=True)
         self._thread.start()
         return True
 
@@ -62,75 +63,67 @@ class MetricsEndpoint:
         if self._thread is None or self._listener is None:
             return
         os.write(self._stop_writer, b"x")
-        self._thread.join()
+        self._thread.join(2 * _SCRAPE_TIMEOUT_S)
         self._listener.close()
-        os.close(self._stop_reader)
-        os.close(self._stop_writer)
+        if not self._thread.is_alive():  # else it would wait on whoever gets these numbers next
+            os.close(self._stop_reader)
+            os.close(self._stop_writer)
         self._thread = self._listener = None
 
-    def _serve(self) -> None:
-        assert self._listener is not None
-        listener = self._listener.fileno()
-        if not self._connected(listener):
-            return
-        server = _http_server(self._listener, self._metrics)
-        while self._connected(listener):
-            server.handle_request()
+    def _serve(self, listener: socket.socket) -> None:
+        """Until `stop`."""
+        ready: list[int] = []
+        while self._stop_reader not in ready:
+            try:
+                ready, _, _ = select.select([listener.fileno(), self._stop_reader], [], [])
+                if listener.fileno() in ready:
+                    self._answer_next(listener)
+            except Exception as error:
+                if self._first_time(type(error)):
+                    log.exception("a scrape could not be served")
+                # Out of descriptors, a connection stays in the queue of the listener, and that readable.
+                ready, _, _ = select.select([self._stop_reader], [], [], _PAUSE_S)
 
-    def _connected(self, listener: int) -> bool:
-        """Waits until somebody connects: True. Or until `stop`: False."""
-        readable, _, _ = select.select([listener, self._stop_reader], [], [])
-        return self._stop_reader not in readable
-
-
-def _http_server(listener: socket.socket, metrics: Metrics) -> "WSGIServer":
-    from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
-
-    from prometheus_client import CollectorRegistry, make_wsgi_app
-
-    class Handler(WSGIRequestHandler):
-        timeout = _SCRAPE_TIMEOUT_S
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the base's
-            """A scrape is no news."""
-
-    class Server(WSGIServer):
-        def __init__(self) -> None:
-            host, port = listener.getsockname()[:2]
-            super().__init__((host, port), Handler, bind_and_activate=False)
-            self.socket.close()
-            self.socket = listener
-            self.server_name, self.server_port = host, port
-            self.setup_environ()
-
-        def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002 - the base's
-            log.debug("a scrape broke off", client=client_address)
-
-    registry = CollectorRegistry()
-    registry.register(_Collector(metrics))
-    server = Server()
-    server.set_app(make_wsgi_app(registry))
-    return server
+    def _answer_next(self, listener: socket.socket) -> None:
+        try:
+            client, _ = listener.accept()
+        except (BlockingIOError, ConnectionError):
+            return  # it has gone meanwhile
+        with client:
+            try:
+                deadline_s = time.monotonic() + _SCRAPE_TIMEOUT_S
+                _read_head(client, deadline_s)
+                body = "".join(text(self._metrics.series())).encode()
+                client.settimeout(max(0.001, deadline_s - time.monotonic()))
+                client.sendall(f"{_OK}Content-Length: {len(body)}\r\n\r\n".encode() + body)  # of all, by its timeout
+            except OSError as error:
+                log.debug("a scrape broke off", error=error)
 
 
-class _Collector:
-    """What prometheus_client asks for the metrics."""
+def text(metrics: Iterator[Series]) -> Iterator[str]:
+    """Lines in Prometheus' text exposition format, version 0.0.4."""
+    for series in metrics:
+        name = _PREFIX + series.name + ("_total" if series.kind == "counter" else "")
+        meaning = series.meaning.replace("\\", r"\\").replace("\n", r"\n")
+        yield f"# HELP {name} {meaning}\n# TYPE {name} {series.kind}\n"
+        for value_of_label, value in series.values.items():
+            label = f'{{{series.label}="{_escaped(value_of_label)}"}}' if series.label else ""
+            yield f"{name}{label} {value}\n"
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
 
-    def collect(self) -> "Iterator[Metric]":
-        return map(_metric, self._metrics.series())
+def _escaped(value: str) -> str:
+    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
 
 
-def _metric(series: Series) -> "Metric":
-    from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
-
-    family = CounterMetricFamily if series.kind == "counter" else GaugeMetricFamily
-    metric = family(_PREFIX + series.name, series.meaning, labels=[series.label] if series.label else [])
-    for label_value, value in series.values.items():
-        metric.add_metric([label_value] if series.label else [], value)
-    return metric
+def _read_head(client: socket.socket, deadline_s: float) -> None:
+    """What is asked for makes no difference. Raises TimeoutError, ConnectionError."""
+    head = bytearray()
+    while b"\r\n\r\n" not in head and b"\n\n" not in head:
+        client.settimeout(max(0.001, deadline_s - time.monotonic()))
+        more = client.recv(4096)
+        head += more
+        if not more or len(head) > _MAX_HEAD_BYTES:
+            raise ConnectionAbortedError("this is no request")
 
 
 def _listen(address: str) -> socket.socket:

@@ -205,17 +205,65 @@ def test_a_joined_request_that_is_too_large_for_the_backend_is_sent_in_its_parts
     with quiet_backend(max_message_bytes=100_000) as backend, line(backend.port, *bodies) as made:
         made.settled()
         assert (made.sent(), made.failed()) == (10, {})
-        assert backend.taken == bodies
+        assert b"".join(backend.taken) == b"".join(bodies)
 
 
 def test_after_that_less_is_joined() -> None:
-    small = [request(str(number), padding=30_000) for number in range(10, 22)]
+    small = [request(str(number), padding=30_000) for number in range(10, 21)]
     with quiet_backend(max_message_bytes=100_000) as backend, line(backend.port, *small[:6]) as made:
         made.settled()
         made.accept(*small[6:])
         made.settled()
-        assert (made.sent(), made.failed()) == (12, {})
-        assert [len(names(body)) for body in backend.taken] == [1] * 6 + [3, 3]  # half of what was too large
+        assert (made.sent(), made.failed()) == (11, {})
+        assert [len(names(body)) for body in backend.taken] == [3, 3, 3, 2], "not halved again, which would be 2, 3"
+
+
+def refuse_with(code: grpc.StatusCode, poison: str) -> Answer:
+    """What has a span of the name `poison`."""
+
+    def answer(body: bytes, context: grpc.ServicerContext) -> bytes:
+        return refuse(code)(body, context) if poison in names(body) else b""
+
+    return answer
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.INTERNAL, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNKNOWN])
+def test_a_request_the_backend_cannot_take_costs_no_other_its_spans(code: grpc.StatusCode) -> None:
+    bodies = [request("poison" if number == 37 else str(number)) for number in range(100)]
+    with quiet_backend(then=refuse_with(code, "poison")) as backend, line(backend.port, *bodies) as made:
+        made.settled()
+        assert (made.sent(), made.failed()) == (99, {code.name.lower(): 1})
+        assert backend.names() == [str(number) for number in range(100) if number != 37]
+        assert len(backend.seen) <= 1 + 2 * 7, "two for each halving"
+        made.accept(request("a"), request("b"))
+        made.settled()
+        assert backend.taken[-1] == request("a") + request("b"), "and joining goes on"
+
+
+@pytest.mark.parametrize(
+    "code", [grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED]
+)
+def test_a_refusal_that_would_meet_any_request_is_not_asked_for_again(code: grpc.StatusCode) -> None:
+    with quiet_backend(then=refuse(code)) as backend, line(backend.port, request("a"), request("b")) as made:
+        made.settled()
+        assert made.failed() == {code.name.lower(): 2}
+        assert len(backend.seen) == 1
+
+
+def test_an_answer_larger_than_we_take_is_an_answer() -> None:
+    with quiet_backend(then=lambda body, context: bytes(5 << 20)) as backend:
+        with line(backend.port, request("a"), request("b")) as made:
+            made.settled()
+            assert (made.sent(), made.failed()) == (2, {})
+        assert backend.names() == ["a", "b"]
+
+
+def test_a_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with quiet_backend() as backend, line(backend.port, request("a"), retry=RetryOnFailure(enabled=False)) as made:
+        made.settled()
+        assert made.sent() == 1
 
 
 def test_a_part_that_is_too_large_by_itself_is_dropped_alone() -> None:

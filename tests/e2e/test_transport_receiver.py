@@ -3,6 +3,7 @@
 A transport takes part by a line in RECEIVERS.
 """
 
+import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from enricher.otlp.grpcio_receiver import GrpcioReceiver
 from enricher.otlp.transport import (
+    EXPORT_METHOD,
     RETRY_DELAY_NS,
     Admit,
     AlreadyAnsweredError,
@@ -351,7 +353,7 @@ def test_an_ipv6_sender_is_written_with_brackets(make_receiver: MakeReceiver) ->
         running(make_receiver, taking, endpoint="[::1]:0") as started,
         grpc.insecure_channel(f"[::1]:{started.port}") as channel,
     ):
-        channel.unary_unary("/opentelemetry.proto.collector.trace.v1.TraceService/Export")(b"")
+        channel.unary_unary(EXPORT_METHOD)(b"")
     assert taking.requests[0].peer().startswith("ipv6:[::1]:")
 
 
@@ -378,6 +380,105 @@ def test_of_many_senders_at_once_every_request_arrives_once(make_receiver: MakeR
     with running(make_receiver, taking) as started, ThreadPoolExecutor(8) as pool:
         list(pool.map(send, range(0, 400, 50)))
     assert sorted(taking.bodies()) == sorted(request(str(number)) for number in range(400))
+
+
+@contextmanager
+def silent(port: int, method: str = EXPORT_METHOD, *, calls: int) -> Iterator[list[grpc.Future]]:
+    """Calls whose message does not come, on a connection of their own."""
+    over = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        over.wait(60)
+        yield from ()
+
+    with grpc.insecure_channel(f"127.0.0.1:{port}", options=(("grpc.use_local_subchannel_pool", 1),)) as channel:
+        call = channel.stream_unary(method, None, None)
+        futures = [call.future(nothing()) for _ in range(calls)]
+        try:
+            yield futures
+        finally:
+            over.set()
+
+
+def test_senders_that_say_nothing_hold_up_nobody(make_receiver: MakeReceiver) -> None:
+    taking = Taking()
+    limits = Limits(max_handler_threads=8)
+    with (
+        running(make_receiver, taking, limits=limits) as started,
+        silent(started.port, calls=limits.max_handler_threads + 20) as calls,
+        sender(started.port) as export,
+    ):
+        wait_until(lambda: any(call.done() for call in calls), "one to be given up, as all threads wait")
+        export(request("a"), timeout=10)
+    assert taking.bodies() == [request("a")]
+
+
+def test_a_message_that_does_not_come_ends_its_call(make_receiver: MakeReceiver) -> None:
+    limits = Limits(message_timeout_ns=300_000_000)
+    with running(make_receiver, Taking(), limits=limits) as started, silent(started.port, calls=1) as (call,):
+        assert failed(lambda: call.result(10)).code() is grpc.StatusCode.CANCELLED  # to be tried again, by OTLP
+
+
+def test_a_call_without_a_message_is_told_so(make_receiver: MakeReceiver) -> None:
+    with (
+        running(make_receiver, Taking()) as started,
+        grpc.insecure_channel(f"127.0.0.1:{started.port}") as channel,
+    ):
+        call = channel.stream_unary(EXPORT_METHOD, None, None)
+        assert failed(lambda: call(iter(()))).code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_more_calls_than_can_wait_are_asked_to_come_again(make_receiver: MakeReceiver) -> None:
+    leave = threading.Event()
+    inside = threading.Semaphore(0)
+
+    def admit(batch: Sequence[RawRequest]) -> None:
+        inside.release()
+        leave.wait(30)
+        batch[0].reply(Outcome.ACCEPTED)
+
+    limits = Limits(max_backlog=8)
+    with running(make_receiver, admit, limits=limits) as started, sender(started.port) as export:
+        futures = [export.future(request(str(n))) for n in range(limits.handler_threads)]
+        for _ in futures:
+            assert inside.acquire(timeout=10)
+        futures += [export.future(request("more")) for _ in range(limits.max_backlog + 10)]
+        wait_until(lambda: sum(future.done() for future in futures) == 10, "the surplus to be answered")
+        for call in [future for future in futures if future.done()]:
+            assert call.code() is grpc.StatusCode.UNAVAILABLE
+            assert retry_info_of(call) is not None
+            futures.remove(call)
+        leave.set()
+        assert [future.result(10) for future in futures] == [b""] * 12
+    assert started.outcomes() == {"accepted": 12, "busy": 10}
+
+
+def test_a_request_that_is_held_for_long_takes_no_stream_of_its_connection(make_receiver: MakeReceiver) -> None:
+    taking = Taking()  # which holds every request
+    limits = Limits(max_concurrent_streams=4)
+    with running(make_receiver, taking, limits=limits) as started, sender(started.port) as export:
+        for number in range(20):
+            export(request(str(number)), timeout=10)
+    assert len(taking.requests) == 20
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_a_name_with_an_address_where_another_program_listens_is_not_had_by_half(
+    make_receiver: MakeReceiver, address: str
+) -> None:
+    if ":" in address and not Path("/proc/net/if_inet6").exists():
+        pytest.skip("this kernel has no IPv6")
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.create_server((address, 0), family=family) as other:
+        endpoint = f"localhost:{other.getsockname()[1]}"
+        with pytest.raises(CannotListenError, match="taken by another program"):
+            Running(make_receiver, Taking(), endpoint=endpoint)
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 70])
+def test_a_host_nobody_can_look_up_is_told_as_such(make_receiver: MakeReceiver, host: str) -> None:
+    with pytest.raises(CannotListenError, match="no host name"):
+        Running(make_receiver, Taking(), endpoint=f"{host}:4317")
 
 
 def test_a_sender_that_gives_up_frees_its_thread(make_receiver: MakeReceiver) -> None:
@@ -464,6 +565,30 @@ def test_health_is_asked_anew_with_every_check(make_receiver: MakeReceiver) -> N
         started.status.services["enricher.evidence"] = True
         assert stub.Check(asked("enricher.evidence")).status == health_pb2.HealthCheckResponse.SERVING
         assert failed(lambda: stub.Check(asked("nobody"))).code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_a_check_that_cannot_be_read_is_told_so_and_not_logged(
+    make_receiver: MakeReceiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        running(make_receiver, Taking()) as started,
+        grpc.insecure_channel(f"127.0.0.1:{started.port}") as channel,
+    ):
+        for kind, method in ((channel.unary_unary, "Check"), (channel.unary_stream, "Watch")):
+            call = kind(f"/grpc.health.v1.Health/{method}", None, None)
+            code = failed(lambda call=call: list(call(b"\xff", timeout=10))).code()
+            assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("method", ["Check", "Watch"])
+def test_health_is_told_though_many_ask_for_it_and_say_nothing(make_receiver: MakeReceiver, method: str) -> None:
+    with (
+        running(make_receiver, Taking()) as started,
+        silent(started.port, f"/grpc.health.v1.Health/{method}", calls=60),
+        health(started.port) as stub,
+    ):
+        assert stub.Check(asked(""), timeout=10).status == health_pb2.HealthCheckResponse.SERVING
 
 
 def test_a_watcher_hears_of_changes_and_of_the_end(make_receiver: MakeReceiver) -> None:

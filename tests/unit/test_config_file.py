@@ -1,6 +1,7 @@
 """A file that is wrong is told by line, key and nearest key; one that is right means what it says."""
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -381,6 +382,11 @@ def test_settings_do_not_show_headers_when_printed(tmp_path: Path) -> None:
         ("0.0.0.0:4317", "127.0.0.1:4317", True),
         ("'[::]:4317'", "'LOCALHOST:4317'", True),
         ("0.0.0.0:4317", "0.0.0.0:4317", True),
+        ("0.0.0.0:4317", "127.0.0.2:4317", True),
+        ("0.0.0.0:4317", f"{socket.gethostname()}:4317", True),
+        ("'[::]:4317'", f"{socket.gethostname().upper()}:4317", True),
+        ("127.0.0.1:4317", "'[::ffff:127.0.0.1]:4317'", True),
+        ("0.0.0.0:4317", "192.0.2.1:4317", False),
         ("127.0.0.1:4317", "127.0.0.1:5317", False),
         ("127.0.0.1:4317", "127.0.0.2:4317", False),
         ("127.0.0.1:4317", "collector:4317", False),
@@ -397,3 +403,52 @@ def test_sending_to_oneself_is_refused(tmp_path: Path, receiver: str, exporter: 
         assert (line, key) == (2, f"{OTLP}.endpoint")
     else:
         settings_of(tmp_path, text)
+
+
+def test_every_address_that_this_machine_has_leads_back_to_a_receiver_on_all(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing
+        except OSError:
+            pytest.skip("this machine has no route, and so no address but those of the loopback")
+        own = probe.getsockname()[0]
+    receiver = "receivers: {otlp: {protocols: {grpc: {endpoint: 0.0.0.0:4317}}}}"
+    ((_, key, _),) = problems_of(tmp_path, f"{receiver}\nexporters: {{otlp_grpc: {{endpoint: {own}:4317}}}}")
+    assert key == f"{OTLP}.endpoint"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "a..b",
+        "." * 5,
+        "x" * 64,
+        ".".join(["x" * 60] * 5),
+        "ä" * 70,
+        "a\\0b",
+        "a\\x1bb",
+        "\\ud800",
+        "[hello]",
+        "[127",
+        "a,b",
+    ],
+)
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        (f"{GRPC}.endpoint", "receivers: {{otlp: {{protocols: {{grpc: {{endpoint: {}}}}}}}}}"),
+        (f"{OTLP}.endpoint", "exporters: {{otlp_grpc: {{endpoint: {}}}}}"),
+        ("service.telemetry.metrics.address", "service: {{telemetry: {{metrics: {{address: {}}}}}}}"),
+    ],
+)
+def test_a_host_that_no_resolver_takes_is_refused_as_such(tmp_path: Path, key: str, text: str, host: str) -> None:
+    ((line, told, message),) = problems_of(tmp_path, text.format(f'"{host}:4317"'))
+    assert (line, told) == (1, key)
+    assert "host" in message or "no port" in message
+
+
+@pytest.mark.parametrize(
+    "host", ["collector", "otel_collector.my-ns.svc.cluster.local.", "café.example", "[fe80::1%eth0]"]
+)
+def test_hosts_that_are_names_or_addresses_pass(tmp_path: Path, host: str) -> None:
+    settings_of(tmp_path, f'exporters: {{otlp_grpc: {{endpoint: "{host}:4317"}}}}')

@@ -1,8 +1,10 @@
 """What the pipeline counts of itself, and what it says of its health."""
 
+import errno
 import http.client
 import socket
 import threading
+from collections.abc import Iterator
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -75,6 +77,102 @@ def test_one_client_that_breaks_off_does_not_end_the_endpoint() -> None:
         assert scraped(endpoint.port)["enricher_exporter_sent_spans_total"] == 0
     finally:
         endpoint.stop()
+
+
+@pytest.fixture
+def endpoint() -> Iterator[MetricsEndpoint]:
+    metrics = Metrics()
+    metrics.add_source(lambda: [Series("odd", "counter", 'a\\b\nc "d"', "label", {'a\\b\nc "d"': 1})])
+    made = MetricsEndpoint("127.0.0.1:0", metrics)
+    assert made.start()
+    yield made
+    made.stop()
+
+
+def test_any_text_can_be_a_label(endpoint: MetricsEndpoint) -> None:
+    assert scraped(endpoint.port)['enricher_odd_total/a\\b\nc "d"'] == 1
+
+
+@pytest.mark.parametrize(
+    "request_head",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET /metrics\n\n",
+        b"\xff\x00\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n",
+        b"GET / HTTP/1.0\r\nAccept: application/openmetrics-text;version=x;q=NaN\r\n\r\n",
+    ],
+)
+def test_whatever_is_asked_the_answer_is_the_numbers(endpoint: MetricsEndpoint, request_head: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", endpoint.port), 10) as client:
+        client.sendall(request_head)
+        assert client.recv(100).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_a_head_without_end_is_cut_off_quietly(endpoint: MetricsEndpoint, caplog: pytest.LogCaptureFixture) -> None:
+    with socket.create_connection(("127.0.0.1", endpoint.port), 10) as client, pytest.raises(ConnectionError):
+        client.sendall(b"x" * (64 << 20))
+    assert scraped(endpoint.port)
+    assert caplog.text == ""
+
+
+def test_a_client_that_drips_holds_up_the_others_for_a_moment_only(
+    endpoint: MetricsEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("enricher.telemetry.metrics_endpoint._SCRAPE_TIMEOUT_S", 0.3)
+    over = threading.Event()
+
+    def drip(client: socket.socket) -> None:
+        while not over.wait(0.02):
+            try:
+                client.sendall(b"a")
+            except OSError:
+                return
+
+    with socket.create_connection(("127.0.0.1", endpoint.port)) as client:
+        dripping = threading.Thread(target=drip, args=(client,))
+        dripping.start()
+        assert scraped(endpoint.port)
+        over.set()
+        dripping.join()
+
+
+def test_a_stop_does_not_wait_for_a_client_that_drips(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = MetricsEndpoint("127.0.0.1:0", Metrics())
+    assert made.start()
+    monkeypatch.setattr("enricher.telemetry.metrics_endpoint._SCRAPE_TIMEOUT_S", 0.05)
+    held = threading.Event()
+    monkeypatch.setattr("enricher.telemetry.metrics_endpoint._read_head", lambda client, deadline: held.wait(20))
+    with socket.create_connection(("127.0.0.1", made.port)):
+        stopping = threading.Thread(target=made.stop)
+        stopping.start()
+        stopping.join(10)
+        assert not stopping.is_alive()
+        held.set()
+
+
+def test_a_source_that_fails_or_descriptors_that_are_used_up_do_not_end_the_endpoint(
+    endpoint: MetricsEndpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("enricher.telemetry.metrics_endpoint._PAUSE_S", 0.01)
+    failures = [OSError(errno.EMFILE, "too many open files"), ZeroDivisionError(), ZeroDivisionError()]
+    answer_next = MetricsEndpoint._answer_next
+
+    def failing(self: MetricsEndpoint, listener: socket.socket) -> None:
+        if failures:
+            raise failures.pop()
+        answer_next(self, listener)
+
+    monkeypatch.setattr(MetricsEndpoint, "_answer_next", failing)
+    assert scraped(endpoint.port)
+    assert caplog.text.count("a scrape could not be served") == 2, "once for each kind"
+
+
+def test_a_host_nobody_can_look_up_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    made = MetricsEndpoint("a..b:0", Metrics())
+    assert not made.start()
+    made.stop()
+    assert "no metrics endpoint" in caplog.text
 
 
 def test_a_busy_port_is_a_warning_and_no_failure(caplog: pytest.LogCaptureFixture) -> None:

@@ -4,7 +4,7 @@ import grpc
 import pytest
 
 from enricher.config.model import RetryOnFailure
-from enricher.otlp.retry import Backoff, Verdict, classify
+from enricher.otlp.retry import MAX_RETRY_DELAY_NS, Backoff, Verdict, classify
 
 S = 1_000_000_000
 
@@ -53,6 +53,12 @@ def test_what_the_backend_asks_for_is_waited_at_least() -> None:
     backoff = Backoff(RetryOnFailure(randomization_factor=0.0))
     assert backoff.delay_ns(1, 0, 40 * S, 0.5) == 40 * S
     assert backoff.delay_ns(1, 0, 1 * S, 0.5) == 5 * S
+
+
+@pytest.mark.parametrize("asked_ns", [3600 * S, 2**63 * S])
+def test_a_backend_that_asks_for_more_than_is_sensible_is_asked_again_before(asked_ns: int) -> None:
+    backoff = Backoff(RetryOnFailure(randomization_factor=0.0))
+    assert backoff.delay_ns(1, 1 * S, asked_ns, 0.5) == MAX_RETRY_DELAY_NS
 
 
 def test_it_is_given_up_when_the_next_try_would_be_too_late() -> None:

@@ -1,8 +1,10 @@
 """What a person sees of a trace."""
 
 import io
+import sys
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -63,6 +65,10 @@ def span(number: int, *, name: str = "", claim: bool = False) -> Span:
     if claim:
         built.attributes.add(key="ebpf.fd.exhausted").value.bool_value = True
     return built
+
+
+def none_is_pushed_out(trace: Trace) -> None:
+    raise AssertionError(f"{trace} had to make room")
 
 
 def order(spans: Sequence[ShownSpan]) -> list[tuple[str, int]]:
@@ -126,7 +132,7 @@ def test_a_chain_of_many_spans_is_placed_without_recursion() -> None:
 
 
 def test_a_whole_trace_reads_like_this() -> None:
-    gatherer = TraceGatherer(quiet_ns=S)
+    gatherer = TraceGatherer(S, push_out=none_is_pushed_out)
     parent, child = span(1, name="POST /pay"), span(2, name="load model")
     parent.kind, child.kind = Span.SPAN_KIND_SERVER, Span.SPAN_KIND_INTERNAL
     parent.end_time_unix_nano = T0 + 312 * MS
@@ -155,13 +161,23 @@ def test_a_whole_trace_reads_like_this() -> None:
     ]
 
 
+@pytest.mark.parametrize("kind", [-100, -1, 0, 6, 2**31 - 1])
+def test_a_kind_nobody_knows_is_left_off(kind: int) -> None:
+    gatherer = TraceGatherer(S, none_is_pushed_out)
+    unknown = span(1, name="x")
+    unknown.kind = kind  # type: ignore[assignment]  # what the wire may hold
+    gatherer.add(request(1, unknown), 0)
+    _, line, _ = [plain(line) for line in lines_of(gatherer.rest()[0])]
+    assert line.split() == ["x", "10.0", "ms", "+0", "ns", "shop"]
+
+
 def test_colours_are_only_around_the_text() -> None:
     (line, *_) = lines_of(Trace(b"t", spans=[shown(1)]))
     assert plain(line) in coloured(line).replace("\x1b[0m", "").replace("\x1b[1m", "").replace("\x1b[2m", "")
 
 
 def test_names_of_others_cannot_steer_the_terminal() -> None:
-    gatherer = TraceGatherer(quiet_ns=S)
+    gatherer = TraceGatherer(S, push_out=none_is_pushed_out)
     gatherer.add(request(1, span(1, name="a\x1b[2J\nb"), service="c\x07"), 0)
     text = "\n".join(plain(line) for line in lines_of(gatherer.rest()[0]))
     assert "a�[2J�b" in text
@@ -170,7 +186,7 @@ def test_names_of_others_cannot_steer_the_terminal() -> None:
 
 
 def test_a_trace_is_due_once_it_has_been_quiet_for_the_time() -> None:
-    gatherer = TraceGatherer(quiet_ns=S)
+    gatherer = TraceGatherer(S, push_out=none_is_pushed_out)
     gatherer.add(request(1, span(1)), 0)
     gatherer.add(request(2, span(2)), S // 2)
     gatherer.add(request(1, span(3)), S - 1)
@@ -182,16 +198,49 @@ def test_a_trace_is_due_once_it_has_been_quiet_for_the_time() -> None:
 
 
 def test_too_many_traces_make_room_by_showing_the_quietest() -> None:
-    gatherer = TraceGatherer(quiet_ns=S, max_traces=2)
-    evicted = gatherer.add(request(1, span(1)), 0) + gatherer.add(request(2, span(2)), 1)
-    assert evicted == []
+    pushed_out: list[Trace] = []
+    gatherer = TraceGatherer(S, pushed_out.append, max_traces=2)
+    gatherer.add(request(1, span(1)), 0)
+    gatherer.add(request(2, span(2)), 1)
     gatherer.add(request(1, span(3)), 2)
-    (oldest,) = gatherer.add(request(3, span(4)), 3)
-    assert oldest.trace_id[-1] == 2
+    assert pushed_out == []
+    gatherer.add(request(3, span(4)), 3)
+    assert [trace.trace_id[-1] for trace in pushed_out] == [2]
+
+
+def test_too_much_text_makes_room_in_the_same_way() -> None:
+    pushed_out: list[Trace] = []
+    gatherer = TraceGatherer(S, pushed_out.append, max_bytes=10_000)
+    for number in range(1, 101):
+        gatherer.add(request(number, span(number, name="n" * 1000, claim=True)), number)
+    kept = gatherer.rest()
+    assert [trace.trace_id[-1] for trace in [*pushed_out, *kept]] == list(range(1, 101))
+    assert 5_000 < sum(trace.size for trace in kept) <= 10_000
+    gatherer.add(request(1, span(1)), 200)
+    assert len(pushed_out) + len(kept) == 100, "what was taken out counts no longer"
+
+
+def test_a_trace_that_never_rests_is_shown_in_pieces() -> None:
+    gatherer = TraceGatherer(S, none_is_pushed_out)
+    for number in range(20):
+        gatherer.add(request(1, span(number)), number * S // 2)
+        assert gatherer.quiet(number * S // 2) == []
+    gatherer.add(request(1, span(20)), 10 * S)
+    (trace,) = gatherer.quiet(10 * S)
+    assert len(trace.spans) == 21
+
+
+def test_of_a_span_that_claims_more_than_anybody_reads_the_first_claims_are_kept() -> None:
+    gatherer = TraceGatherer(S, none_is_pushed_out)
+    talker = span(1)
+    for number in range(100):
+        talker.attributes.add(key=f"ebpf.{number}").value.int_value = number
+    gatherer.add(request(1, talker), 0)
+    assert len(gatherer.rest()[0].spans[0].claims) == 16
 
 
 def test_of_a_huge_trace_the_first_spans_are_kept_and_those_with_evidence() -> None:
-    gatherer = TraceGatherer(quiet_ns=S, max_spans=3)
+    gatherer = TraceGatherer(S, none_is_pushed_out, max_spans=3)
     gatherer.add(request(1, *(span(number, claim=number == 9) for number in range(10))), 0)
     (trace,) = gatherer.rest()
     assert [shown_span.span_id for shown_span in trace.spans] == [sid(0), sid(1), sid(2), sid(9)]
@@ -235,10 +284,6 @@ def test_of_more_traces_than_can_be_read_those_with_evidence_come_first_and_the_
 
 
 def test_a_reader_that_has_gone_does_not_end_the_exporter() -> None:
-    class Gone(io.StringIO):
-        def write(self, text: str) -> int:
-            raise BrokenPipeError
-
     terminal = Terminal(Gone())
     terminal.run(request(1, span(1)).SerializeToString())
     assert terminal.metrics.exporter_sent_spans.total() == 1
@@ -249,3 +294,56 @@ def test_a_request_that_cannot_be_shown_is_counted_and_the_next_one_is_shown() -
     text = terminal.run(b"\xff", request(1, span(1, name="GET /a")).SerializeToString())
     assert "GET /a" in text
     assert terminal.metrics.exporter_send_failed_spans.values() == {"fault": 1}
+
+
+class Gone(io.StringIO):
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+def test_what_comes_after_the_output_has_gone_is_not_counted_as_sent() -> None:
+    terminal = Terminal(Gone())
+    terminal.exporter._show()  # nothing yet, and so nothing has failed
+    terminal.exporter._write(["a line"])
+    terminal.run(request(1, span(1)).SerializeToString())
+    assert terminal.metrics.exporter_sent_spans.total() == 0
+    assert terminal.metrics.exporter_send_failed_spans.values() == {"output_gone": 1}
+
+
+def test_a_process_without_standard_output_counts_its_spans_as_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    queue, metrics = BoundedQueue(10), Metrics()
+    exporter = TerminalExporter(queue, metrics)
+    reservation = queue.reserve(request(1, span(1)).SerializeToString(), 1)
+    assert reservation is not None
+    queue.put([reservation])
+    exporter.start()
+    exporter.stop(10)
+    assert metrics.exporter_send_failed_spans.values() == {"output_gone": 1}
+
+
+def test_a_terminal_of_few_characters_gets_what_it_can_show() -> None:
+    written = io.BytesIO()
+    terminal = Terminal(io.TextIOWrapper(written, encoding="ascii"))  # type: ignore[arg-type]
+    body = request(1, span(1, name="GET /caf\u00e9")).SerializeToString()
+    reservation = terminal.queue.reserve(body, 1)
+    assert reservation is not None
+    terminal.queue.put([reservation])
+    terminal.exporter.start()
+    terminal.exporter.stop(10)
+    assert b"GET /caf?" in written.getvalue()
+
+
+def test_a_trace_that_cannot_be_shown_costs_itself_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken_for_one(trace: Trace) -> object:
+        if trace.trace_id[-1] in (1, 2):
+            raise ZeroDivisionError
+        return lines_of(trace)
+
+    monkeypatch.setattr("enricher.otlp.terminal.lines_of", broken_for_one)
+    terminal = Terminal()
+    text = terminal.run(*(request(n, span(n, name=f"GET /{n}")).SerializeToString() for n in (1, 2, 3)))
+    assert "GET /3" in text
+    assert caplog.text.count("a trace could not be shown") == 1, "told once"
