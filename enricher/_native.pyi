@@ -294,8 +294,8 @@ class EvidenceIndex:
         `clock_ns` is CLOCK_REALTIME - CLOCK_MONOTONIC. A span's end in kernel time is that of its End(), its
         start lies its own duration before, but not before the start it was given. Where its end differs from
         that of its End() by more than 250 ms, it was given one or the clock was set since: unmatched. Spans that
-        can have a tail (see `Request`) have one of `tail_ns`. Waits of which less than `threshold_ns` lies inside a span
-        and its tail are not its own.
+        can have a tail (see `Request`) have one of `tail_ns`. Waits of which less than `threshold_ns` lies inside a
+        span and its tail are not its own.
 
         Gives up, which is cheap, at the first tail that is not known to be over and ends after `settled_ns`.
         """
