@@ -10,7 +10,7 @@ import select
 import socket
 import time
 from collections.abc import Iterator
-from threading import Thread
+from threading import Event, Thread
 from typing import Final
 
 from enricher.config.values import split_endpoint
@@ -36,6 +36,7 @@ class MetricsEndpoint:
         self._metrics = metrics
         self._listener: socket.socket | None = None
         self._thread: Thread | None = None
+        self._over = Event()
         self._stop_reader, self._stop_writer = -1, -1
         self._first_time = FirstTimes()
 
@@ -62,6 +63,7 @@ class MetricsEndpoint:
     def stop(self) -> None:
         if self._thread is None or self._listener is None:
             return
+        self._over.set()
         os.write(self._stop_writer, b"x")
         self._thread.join(2 * _SCRAPE_TIMEOUT_S)
         self._listener.close()
@@ -72,17 +74,18 @@ class MetricsEndpoint:
 
     def _serve(self, listener: socket.socket) -> None:
         """Until `stop`."""
-        ready: list[int] = []
-        while self._stop_reader not in ready:
+        while not self._over.is_set():
             try:
                 ready, _, _ = select.select([listener.fileno(), self._stop_reader], [], [])
                 if listener.fileno() in ready:
                     self._answer_next(listener)
             except Exception as error:
+                if self._over.is_set():
+                    return  # the listener was closed during a scrape that took too long
                 if self._first_time(type(error)):
                     log.exception("a scrape could not be served")
                 # Out of descriptors, a connection stays in the queue of the listener, and that readable.
-                ready, _, _ = select.select([self._stop_reader], [], [], _PAUSE_S)
+                self._over.wait(_PAUSE_S)
 
     def _answer_next(self, listener: socket.socket) -> None:
         try:

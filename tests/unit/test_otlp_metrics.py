@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from enricher.telemetry.health import STALE_AFTER_NS, EvidenceState, Health, evidence_state
 from enricher.telemetry.metrics import Metrics, Series
 from enricher.telemetry.metrics_endpoint import MetricsEndpoint
+from tests.e2e.testbed.processes import wait_until
 
 
 def test_no_addition_is_lost_between_threads() -> None:
@@ -137,7 +138,9 @@ def test_a_client_that_drips_holds_up_the_others_for_a_moment_only(
         dripping.join()
 
 
-def test_a_stop_does_not_wait_for_a_client_that_drips(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_does_not_wait_for_a_client_that_drips(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     made = MetricsEndpoint("127.0.0.1:0", Metrics())
     assert made.start()
     monkeypatch.setattr("enricher.telemetry.metrics_endpoint._SCRAPE_TIMEOUT_S", 0.05)
@@ -149,6 +152,8 @@ def test_a_stop_does_not_wait_for_a_client_that_drips(monkeypatch: pytest.Monkey
         stopping.join(10)
         assert not stopping.is_alive()
         held.set()
+    wait_until(lambda: "metrics" not in {thread.name for thread in threading.enumerate()}, "its thread to end")
+    assert caplog.text == ""
 
 
 def test_a_source_that_fails_or_descriptors_that_are_used_up_do_not_end_the_endpoint(
