@@ -29,6 +29,9 @@ TURN_S = 0.01
 IDLE_TURN_S = 0.1
 # Evidence may be this late before a request leaves without it.
 PATIENCE_NS = 1_000_000_000
+# A span with its ids has 30 bytes. Of smaller ones, which nobody can use, millions would fit into a request, and each
+# costs more memory here than it has itself.
+LEAST_SPAN_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +141,10 @@ class Policy:
             return
         if scanned.span_count == 0:
             raw.reply(Outcome.ACCEPTED)  # nothing in it to deliver
+            return
+        if scanned.span_count * LEAST_SPAN_BYTES > self._max_body_bytes:
+            self._metrics.receiver_refused_spans.add(scanned.span_count, Outcome.TOO_LARGE.value)
+            raw.reply(Outcome.TOO_LARGE, f"{scanned.span_count} spans in one request")
             return
         reservation = self._queue.reserve(raw.body, scanned.span_count)
         if reservation is None:

@@ -181,6 +181,18 @@ def test_an_empty_request_is_accepted_and_nothing_leaves(world: World) -> None:
     assert world.leaves(0.05) == []
 
 
+def test_a_request_of_more_spans_than_its_size_can_hold_is_refused() -> None:
+    world = make_world(max_body_bytes=1024)
+    made = ExportTraceServiceRequest()
+    scope = made.resource_spans.add().scope_spans.add()
+    for _ in range(65):
+        scope.spans.add()
+    body = made.SerializeToString()
+    assert len(body) < 1024
+    assert world.send(body).replies == [Outcome.TOO_LARGE]
+    world.policy.stop(0)
+
+
 def test_a_full_queue_says_busy_and_counts() -> None:
     world = make_world(queue_size=1)
     assert world.send(request()).replies == [Outcome.ACCEPTED]
