@@ -89,10 +89,11 @@ class Limits:
     """What one receiver takes, so that no sender can make it grow without end."""
 
     max_message_bytes: int = 4 << 20  # also after decompression
-    # An SDK has one under way, a collector ten. Streams nobody serves yet hold 64 KiB each at most.
+    # An SDK has one under way, a collector ten.
     max_concurrent_streams: int = 64  # on one connection
-    # Calls that wait for a thread: more than a thousand senders that export at the same moment.
-    max_backlog: int = 1024
+    # Calls that wait for a thread: so many senders may export at the same moment, the others are asked to come again.
+    max_backlog: int = 256
+    lookahead_bytes: int = 512 << 10  # of the message of each such call; those that are served get all they need
     # How long a call's message may take from its headers on. Such calls hold a thread each.
     message_timeout_ns: int = 10_000_000_000
     max_metadata_bytes: int = 16 << 10
