@@ -55,10 +55,6 @@ LAZY_MODULES = (
     "grpc._utilities",
     "grpc_health.v1.health_pb2",
     "opentelemetry.proto.collector.trace.v1.trace_service_pb2",
-    "prometheus_client",
-    "prometheus_client.exposition",
-    "prometheus_client.openmetrics.exposition",
-    "wsgiref.simple_server",
 )
 
 
