@@ -14,7 +14,7 @@ from typing import Final
 
 from enricher.telemetry.metrics import Series
 
-# Twice what 0.3 s of holding for tails takes at 400,000 spans/s of 560 bytes; with half of it a sender flat out was told
+# Twice what 0.3 s of holding for tails takes at 400,000 spans/s of 560 bytes; with half of it a sender was told
 # to come back most of the time. Resident with the backend away and 320 requests of 4 MiB at once: 318 MiB.
 # It bounds what was accepted; what is on its way in is bounded by the receiver.
 MAX_QUEUE_BYTES: Final = 128 << 20
