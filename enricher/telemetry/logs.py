@@ -1,6 +1,6 @@
 """Logs of all processes: lines for people on a terminal, else one JSON object a line, on stderr.
 
-On the standard library's logging, so that what other packages log (grpc, pyroute2) comes out the same way.
+On the standard library's logging, so that what other packages log (grpc, asyncio) comes out the same way.
 structlog would cost 13 MiB resident in each of three processes, of 90 MiB for all of them.
 
     log = get_logger()
