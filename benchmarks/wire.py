@@ -93,6 +93,7 @@ def index(blocked_every: int) -> EvidenceIndex:
     try:
         writer = LogWriter(fd, 1 << 20)
         made = EvidenceIndex(fd, 10**18, 1 << 18, SPAN_ENDS)
+        made.sample_clock(0, CLOCK_NS)
     finally:
         os.close(fd)
     flags = EventFlag.PROCESS_HAS_GOROUTINES | EventFlag.PROCESS_HAS_SPAN_ENDS
@@ -149,7 +150,7 @@ def steps(size: int, indexes: dict[str, EvidenceIndex]) -> Steps:
         return request.SerializeToString()
 
     def matching(index: EvidenceIndex, request: Callable[[], Request]) -> Callable[[], object]:
-        return lambda: index.match(request(), CLOCK_NS, TAIL_NS, THRESHOLD_NS)
+        return lambda: index.match(request(), TAIL_NS, THRESHOLD_NS)
 
     return {
         "scan": scan,

@@ -58,6 +58,18 @@ class Request:
     def spans(self) -> list[Span]:
         """In the order in which they stand in the request; a span's place in it is its ordinal."""
 
+    def span_attributes(self, ordinal: int, keys: tuple[str, ...]) -> dict[str, str | int | float | bool]:
+        """Of those asked for the ones that are there and scalar; of a repeated key the first. Raises IndexError."""
+
+    def resource_of(self, ordinal: int) -> int:
+        """The number of the span's resource in this request. Raises IndexError."""
+
+    def resource(self, number: int) -> bytes:
+        """Its encoded Resource: equal bytes are the same resource. Raises IndexError."""
+
+    def resource_attributes(self, number: int, keys: tuple[str, ...]) -> dict[str, str | int | float | bool]:
+        """As `span_attributes`."""
+
     def splice(self, patches: list[tuple[int, bytes]]) -> bytes:
         """The request with these bytes (from `encode_attributes`) added to spans, all else byte for byte as
         it came.
@@ -179,6 +191,10 @@ class Wait:
     def peer_address(self) -> bytes:
         """4 or 16 bytes; empty for what is not an internet socket."""
 
+    @property
+    def label(self) -> bytes:
+        """The span id that labels of its goroutine named, empty: none."""
+
     def peer(self) -> str:
         """`10.0.0.1:80` or `[::1]:80`; for what has no such peer `unix`, `socket`, `pipe`, `file`,
         `directory`, `block device` or `character device`; empty if not even that is known."""
@@ -228,6 +244,94 @@ class SpanEvidence:
     @property
     def kinds(self) -> int:
         """`WaitKind` values of the waits, or-ed."""
+
+    @property
+    def via(self) -> str:
+        """`connection` if all its waits were those of connections it used as a client, otherwise `goroutine`."""
+
+    @property
+    def direct_ns(self) -> int:
+        """The part of `blocked_ns` that is in no child span of the same process."""
+
+@final
+class Explained:
+    """Why a span was tied to a goroutine, or not, and what was thought of each wait. Times are kernel times."""
+
+    @property
+    def matched(self) -> bool: ...
+    @property
+    def why(self) -> str:
+        """One sentence."""
+
+    @property
+    def tgid(self) -> int: ...
+    @property
+    def goid(self) -> int:
+        """That ended it. 0 and 0 in all that follows: not matched."""
+
+    @property
+    def started_goid(self) -> int:
+        """That started it, 0: not seen."""
+
+    @property
+    def start_ns(self) -> int: ...
+    @property
+    def end_ns(self) -> int: ...
+    @property
+    def tail_end_ns(self) -> int: ...
+    @property
+    def complete(self) -> bool: ...
+    @property
+    def incomplete_because(self) -> list[str]:
+        """Sentences."""
+
+    @property
+    def considered(self) -> list[tuple[Wait, bool, str]]:
+        """Waits, whether each is the span's, and why."""
+
+@final
+class Traceparent:
+    """A request whose header was seen, see EVENT_TRACEPARENT."""
+
+    @property
+    def tgid(self) -> int: ...
+    @property
+    def goid(self) -> int:
+        """0: not known."""
+
+    @property
+    def fd(self) -> int: ...
+    @property
+    def at_ns(self) -> int: ...
+    @property
+    def next_ns(self) -> int:
+        """When the next header went over that descriptor; 0: none has."""
+
+    @property
+    def multiplexed(self) -> bool:
+        """Other requests may have been under way on the connection: it was HTTP/2."""
+
+@final
+class WatchedProcess:
+    """A process and who it is, see EVENT_PROCESS."""
+
+    @property
+    def tgid(self) -> int: ...
+    @property
+    def since_ns(self) -> int: ...
+    @property
+    def ended_ns(self) -> int:
+        """0: it lives."""
+
+    @property
+    def flags(self) -> int: ...
+    @property
+    def start_ticks(self) -> int: ...
+    @property
+    def inner_pid(self) -> int: ...
+    @property
+    def container_id(self) -> bytes:
+        """16 bytes, all 0: none."""
 
 @final
 class Matched:
@@ -286,19 +390,70 @@ class EvidenceIndex:
     def watched_without_span_ends(self) -> int:
         """Processes, ended ones within the retention time included, whose span ends are not seen."""
 
-    def match(
-        self, request: Request, clock_ns: int, tail_ns: int, threshold_ns: int, settled_ns: int | None = None
-    ) -> Matched:
-        """Ties spans to the goroutines that ended them, and to what these were blocked in.
+    @staticmethod
+    def for_replay(retention_ns: int, max_waits: int, max_span_ends: int) -> EvidenceIndex:
+        """One without a log: `poll` reads nothing, `feed` gives it what was recorded."""
 
-        `clock_ns` is CLOCK_REALTIME - CLOCK_MONOTONIC. A span's end in kernel time is that of its End(), its
-        start lies its own duration before, but not before the start it was given. Where its end differs from
-        that of its End() by more than 250 ms, it was given one or the clock was set since: unmatched. Spans that
-        can have a tail (see `Request`) have one of `tail_ns`. Waits of which less than `threshold_ns` lies inside a
-        span and its tail are not its own.
+    def feed(self, records: bytes, now_ns: int) -> None:
+        """Takes packed `Event`s as `take_tapped` gave them; forgets what is too old. Raises ValueError if the size is
+        not a multiple of a record's."""
 
-        Gives up, which is cheap, at the first tail that is not known to be over and ends after `settled_ns`.
+    def tap(self, on: bool) -> None:
+        """Whether what `poll` reads is kept for `take_tapped`."""
+
+    def take_tapped(self) -> bytes:
+        """The packed `Event`s read since the last call, with heartbeats and, where the log was overtaken, OVERTAKEN."""
+
+    def sample_clock(self, monotonic_ns: int, realtime_ns: int) -> None:
+        """What both clocks say at one moment. Steps of more than 1 ms are remembered, the last 64 of them."""
+
+    def kernel_time_ns(self, unix_ns: int) -> int:
+        """CLOCK_MONOTONIC at a time of CLOCK_REALTIME, by what was sampled then. Of a time that came twice as the clock
+        was set back: the later one. 0 before the machine began."""
+
+    def match(self, request: Request, tail_ns: int, threshold_ns: int, settled_ns: int | None = None) -> Matched:
+        """Ties spans to the goroutines they ran on, and to what these and those made by them were blocked in.
+
+        A span's start and end in kernel time are those of the SDK's calls; where only the end was seen, the start
+        lies its own duration before, but not before the start it was given. Where its times differ from those of the
+        calls by more than 250 ms, it was given them: unmatched. Spans that can have a tail (see `Request`) have one of
+        `tail_ns`. Waits of which less than `threshold_ns` lies inside a span and its tail are not its own.
+
+        Gives up, which is cheap, at the first span of which evidence may still come after `settled_ns`.
         """
+
+    def explain(self, request: Request, ordinal: int, tail_ns: int, threshold_ns: int) -> Explained:
+        """As `match` for one span, with what was considered."""
+
+    def waits(self, tgid: int, goid: int, start_ns: int, end_ns: int) -> list[Wait]:
+        """Of one goroutine, those that overlap, by start."""
+
+    def thread_waits(self, tgid: int, tid: int, start_ns: int, end_ns: int) -> list[Wait]:
+        """As `kernel_waits`, of one thread."""
+
+    def labelled_waits(self, span_id: bytes) -> list[Wait]:
+        """Waits of goroutines whose labels named this span, of processes whose span ends are not seen; by start."""
+
+    def goroutine_of_connection(self, address: bytes, port: int, before_ns: int) -> tuple[int, int] | None:
+        """Process and goroutine that reads from the connection whose other end this is (4 or 16 bytes of address), of
+        processes whose span ends are not seen; None if it is not known, was not known before `before_ns`, or if there
+        is more than one."""
+
+    def connection_waits(self, tgid: int, fd: int, start_ns: int, end_ns: int) -> list[Wait]:
+        """Waits of any goroutine on a descriptor, of processes whose span ends are not seen, that ended in
+        (start_ns, end_ns]; by start."""
+
+    def children(self, tgid: int, goid: int, start_ns: int, end_ns: int) -> list[int]:
+        """Goroutines made by this one that waited in that time, of processes whose span ends are not seen."""
+
+    def traceparent_read(self, trace_id: bytes, parent_span_id: bytes) -> Traceparent | None:
+        """The request with this header that a server read; None also if there was more than one."""
+
+    def traceparent_written(self, trace_id: bytes, span_id: bytes) -> Traceparent | None:
+        """The request with this header that a client wrote; None also if there was more than one."""
+
+    def processes(self) -> list[WatchedProcess]:
+        """Those watched now, or ended within the retention time."""
 
     def kernel_waits(self, tgid: int, start_ns: int, end_ns: int) -> list[Wait]:
         """Sleeps inside system calls of a process whose span ends are not seen, of all its threads, by
@@ -311,7 +466,8 @@ class EvidenceIndex:
         """Since when it is watched, and its PROCESS_* flags; None if it is not."""
 
     def lost(self, start_ns: int, end_ns: int, tgid: int) -> bool:
-        """Whether evidence of this process (0: of any) between these times was lost."""
+        """Whether evidence of this process (0: of any) between these times was lost, is so old that it may have been
+        forgotten, or is not all here yet."""
 
     def statistics(self) -> dict[str, int]:
         """What is held now and, ending in `_total`, what has been counted since the index was made."""

@@ -9,15 +9,15 @@ import importlib
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 from enricher import causes
-from enricher._native import EvidenceIndex, encode_attributes
+from enricher._native import EvidenceIndex
 from enricher.config.model import Ebpf, OtlpGrpcExporter, Settings
 from enricher.errors import EnricherError
 from enricher.exits import CANNOT_START
-from enricher.join import methods
-from enricher.join.joiner import Joiner
+from enricher.join.assembly import assembled
 from enricher.otlp.grpcio_exporter import GrpcioExporter
 from enricher.otlp.grpcio_receiver import GrpcioReceiver
 from enricher.otlp.queue import BoundedQueue
@@ -25,10 +25,16 @@ from enricher.otlp.terminal import TerminalExporter
 from enricher.otlp.transport import Exporter, Limits
 from enricher.policy import Policy
 from enricher.privileges import can_read_as_dropped, die_with_parent, drop
+from enricher.recording.file import Head
+from enricher.recording.journal import Journal
+from enricher.recording.limit import Limit
+from enricher.recording.recorder import Recorder
 from enricher.telemetry.health import Health
 from enricher.telemetry.logs import configure, get_logger
 from enricher.telemetry.metrics import Metrics
 from enricher.telemetry.metrics_endpoint import MetricsEndpoint
+from enricher.trace_answers import TraceAnswers
+from enricher.version import installed_version
 
 # At 34,000 spans a second, the most measured for one service, these are the span ends of eight seconds, longer
 # than an SDK keeps a span before it exports it (5 s by default).
@@ -39,6 +45,7 @@ CHECK_EVERY_S = 1.0
 
 RECEIVER_GRACE_S = 2.0
 POLICY_GRACE_S = 3.0
+RECORDER_GRACE_S = 1.0
 EXPORTER_GRACE_S = 8.0
 
 # What is imported only where it is needed, which after the change of user may be too late; see `preload`.
@@ -61,7 +68,7 @@ LAZY_MODULES = (
 class Pipeline:
     """Everything between the sender and the backend, built from the settings."""
 
-    def __init__(self, settings: Settings, log_fd: int) -> None:
+    def __init__(self, settings: Settings, log_fd: int, recorder: Recorder | None = None) -> None:
         ebpf = settings.ebpf or Ebpf()
         limits = Limits(max_message_bytes=settings.grpc.max_recv_bytes)
         metrics = Metrics()
@@ -73,25 +80,27 @@ class Pipeline:
             queue = BoundedQueue(TERMINAL_QUEUE_SIZE)
             self._exporter = TerminalExporter(queue, metrics)
         index = EvidenceIndex(log_fd, ebpf.retention_ns, MAX_WAITS, MAX_SPAN_ENDS)
-        joiner = Joiner(
-            methods.build(index) if settings.ebpf else (),  # without the processor, requests only pass through
-            causes.registry(),
-            encode_attributes,
-            stamp_all=settings.ebpf is not None and ebpf.stamp == "all",
-        )
+        enriching = settings.ebpf is not None  # without the processor, requests only pass through
+        joiner = assembled(index, enriching=enriching, stamp_all=ebpf.stamp == "all", host=os.uname().nodename)
+        self._journal = Journal(index, recorder)
         self._policy = Policy(
             index,
             joiner,
             queue,
             metrics,
+            self._journal,
             tail_ns=ebpf.tail_window_ns,
             threshold_ns=ebpf.blocked_threshold_ns,
             max_body_bytes=limits.max_message_bytes,
         )
         self._health = Health(self._policy.heartbeat_seen_ns, lambda: self._policy.working and self._exporter.alive)
         self._receiver = GrpcioReceiver(settings.grpc.endpoint, self._policy.admit, limits, self._health, metrics)
-        self._endpoint = MetricsEndpoint(settings.service.telemetry.metrics.address, metrics)
-        for source in (self._policy.series, queue.series, self._health.series):
+        self._endpoint = MetricsEndpoint(
+            settings.service.telemetry.metrics.address,
+            metrics,
+            TraceAnswers(self._policy, self._journal.recent, ebpf.tail_window_ns, ebpf.blocked_threshold_ns),
+        )
+        for source in (self._policy.series, queue.series, self._health.series, self._journal.series):
             metrics.add_source(source)
 
     def start(self) -> int:
@@ -111,6 +120,7 @@ class Pipeline:
         self._health.taking_spans = False
         self._receiver.stop(RECEIVER_GRACE_S)
         self._policy.stop(POLICY_GRACE_S)
+        self._journal.close(RECORDER_GRACE_S)
         self._exporter.stop(EXPORTER_GRACE_S)
         self._endpoint.stop()
 
@@ -129,19 +139,26 @@ def main() -> int:
     """Runs until SIGTERM; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m enricher.pipeline")
     parser.add_argument("--log-fd", type=int, required=True)
-    log_fd = parser.parse_args().log_fd
+    parser.add_argument("--record-fd", type=int)
+    parser.add_argument("--record-bytes", type=int)
+    parser.add_argument("--record-for-ns", type=int)
+    arguments = parser.parse_args()
     # Blocked in every thread, and taken by this one. SIGINT and SIGHUP are the parent's business.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
     settings = Settings.from_json(sys.stdin.read())
     configure("pipeline", settings.service.telemetry.logs.level)
     log = get_logger()
+    recorder = None
+    if arguments.record_fd is not None:
+        limit = Limit(arguments.record_fd, arguments.record_bytes, arguments.record_for_ns)
+        recorder = Recorder(limit, head_of(settings))
     # Looked at while the answer can still be acted upon.
     if not can_read_as_dropped([path for path in sys.path if Path(path).exists()]):
         preload()
     drop()
     die_with_parent()
     try:
-        pipeline = Pipeline(settings, log_fd)
+        pipeline = Pipeline(settings, arguments.log_fd, recorder)
         port = pipeline.start()
     except EnricherError as error:
         log.error("cannot start", error=error)  # noqa: TRY400 - for a person to mend: no traceback
@@ -157,6 +174,26 @@ def main() -> int:
             return 1
     pipeline.stop()
     return 0
+
+
+def head_of(settings: Settings) -> Head:
+    """What a recording says of how it came about. Before `drop`: the version stands beside the modules."""
+    ebpf = settings.ebpf or Ebpf()
+    return Head(
+        product_version=installed_version(),
+        kernel=os.uname().release,
+        machine=os.uname().machine,
+        host=os.uname().nodename,
+        started_unix_ns=time.time_ns(),
+        enriching=settings.ebpf is not None,
+        stamp_all=ebpf.stamp == "all",
+        tail_ns=ebpf.tail_window_ns,
+        threshold_ns=ebpf.blocked_threshold_ns,
+        retention_ns=ebpf.retention_ns,
+        max_waits=MAX_WAITS,
+        max_span_ends=MAX_SPAN_ENDS,
+        max_body_bytes=settings.grpc.max_recv_bytes,
+    )
 
 
 def _destination(settings: Settings) -> str:

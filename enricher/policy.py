@@ -5,11 +5,14 @@ reserved for it, and from then on it is ours to deliver or to count. Everything 
 evidence, hold and methods need no locks; it works off what has gathered since its last turn.
 """
 
+import itertools
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar
 
 from enricher._native import EvidenceIndex, MalformedLog, MalformedRequest
 from enricher._native import Request as ScannedRequest
@@ -18,6 +21,8 @@ from enricher.join.joiner import Joiner, OpenUntil
 from enricher.join.methods.method import Request, Window
 from enricher.otlp.queue import BoundedQueue, Reservation
 from enricher.otlp.transport import Outcome, RawRequest
+from enricher.recording.entries import Decision, Verdict
+from enricher.recording.journal import Journal
 from enricher.telemetry.health import EvidenceState, evidence_state
 from enricher.telemetry.logs import FirstTimes, get_logger
 from enricher.telemetry.metrics import Metrics, Series
@@ -32,12 +37,20 @@ PATIENCE_NS = 1_000_000_000
 # A span with its ids has 30 bytes. Of smaller ones, which nobody can use, millions would fit into a request, and each
 # costs more memory here than it has itself.
 LEAST_SPAN_BYTES = 16
+# The index takes a difference of 1 ms for a clock that was set.
+CLOCKS_WITHIN_NS: Final = 200_000
+CLOCK_TRIES: Final = 5
+# Spans come first: this is for how long a turn answers questions about spans that have left.
+QUESTIONS_NS: Final = 5_000_000
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
     """A request that was answered and is not yet handed on."""
 
+    number: int
     request: Request
     reservation: Reservation
 
@@ -51,6 +64,7 @@ class Policy:
         joiner: Joiner,
         queue: BoundedQueue,
         metrics: Metrics,
+        journal: Journal,
         *,
         tail_ns: int,
         threshold_ns: int,
@@ -65,7 +79,10 @@ class Policy:
         self._threshold_ns = threshold_ns
         self._max_body_bytes = max_body_bytes
         self._clock_ns = clock_ns
+        self._journal = journal
         self._inbox: deque[Taken] = deque()
+        self._numbers = itertools.count(1)
+        self._questions: deque[tuple[Future[Any], Callable[[Joiner], Any]]] = deque()
         self._hold: Hold[Taken] = Hold(tail_ns, PATIENCE_NS)
         self._first_times = FirstTimes()
         self._log = get_logger()
@@ -109,6 +126,13 @@ class Policy:
         if not self._wake.is_set():
             self._wake.set()
 
+    def ask(self, question: Callable[[Joiner], T]) -> Future[T]:
+        """Has `question` answered on the policy's thread, which alone may touch the join. It must be short."""
+        answer: Future[T] = Future()
+        self._questions.append((answer, question))
+        self._wake.set()
+        return answer
+
     def series(self) -> Iterator[Series]:
         """For the metrics."""
         tally = self._joiner.tally
@@ -121,6 +145,7 @@ class Policy:
             ),
             ("join_enriched_spans", "spans that left with a claim", tally.enriched),
             ("join_incomplete_spans", "spans that left with ebpf.complete=false", tally.incomplete),
+            ("join_missed_spans", "of these, spans that evidence was missed of and nothing found", tally.missed),
             (
                 "join_too_large",
                 "requests forwarded untouched as claims would have made them too large",
@@ -152,7 +177,7 @@ class Policy:
             raw.reply(Outcome.BUSY, "the queue is full")
             return
         self._metrics.receiver_accepted_spans.add(scanned.span_count)
-        self._inbox.append(Taken(Request(scanned, raw.peer), reservation))
+        self._inbox.append(Taken(next(self._numbers), Request(scanned, raw.peer), reservation))
         raw.reply(Outcome.ACCEPTED)
 
     def _run(self) -> None:
@@ -172,30 +197,55 @@ class Policy:
         now_ns = self._clock_ns()
         known = self._known(now_ns)
         settled_ns = max(known.going_on_ns, now_ns - PATIENCE_NS)
-        window = Window(time.time_ns() - now_ns, self._tail_ns, self._threshold_ns, settled_ns)
+        window = Window(self._tail_ns, self._threshold_ns, settled_ns)
         last_window = replace(window, settled_ns=None)
         while self._inbox:
             taken = self._inbox.popleft()
             try:
-                self._joiner.saw(taken.request, window)
+                self._journal.came(taken.number, taken.request, now_ns)
+                self._joiner.saw(taken.request)
             except BaseException as error:  # noqa: BLE001 - as for a decision
                 self._tell_fault(error)
-            ends_ns = taken.request.scanned.last_end_unix_ns - window.clock_ns
+            ends_ns = self._index.kernel_time_ns(taken.request.scanned.last_end_unix_ns)
             self._hold.add(Held(taken, now_ns, ends_ns))
         decided = []
         for held in self._hold.due(known, now_ns):
             patient = known.live and now_ns - held.arrived_ns < self._hold.longest_ns
-            if reservation := self._decide(held, window if patient else last_window):
+            if reservation := self._decide(held, window if patient else last_window, now_ns):
                 decided.append(reservation)
         if decided:
             self._queue.put(decided)
+        if self._questions:
+            self._answer()
+
+    def _answer(self) -> None:
+        until_ns = self._clock_ns() + QUESTIONS_NS
+        while self._questions and self._clock_ns() < until_ns:
+            answer, question = self._questions.popleft()
+            if not answer.set_running_or_notify_cancel():
+                continue  # nobody waits for it any more
+            try:
+                answer.set_result(question(self._joiner))
+            except BaseException as error:  # noqa: BLE001 - it is the asker's
+                answer.set_exception(error)
 
     def _poll(self) -> None:
+        monotonic_ns, realtime_ns = self._clocks()
+        self._index.sample_clock(monotonic_ns, realtime_ns)
         try:
             self._index.poll()
         except MalformedLog as error:  # then there are no more heartbeats: spans pass untouched
             if self._first_times(type(error)):
                 self._log.error("the evidence log cannot be read", error=error)
+        self._journal.polled(monotonic_ns, realtime_ns)
+
+    def _clocks(self) -> tuple[int, int]:
+        """What both clocks say at one moment: a thread set aside between the two would see a clock that was set."""
+        for _ in range(CLOCK_TRIES):
+            monotonic_ns, realtime_ns = self._clock_ns(), time.time_ns()
+            if self._clock_ns() - monotonic_ns < CLOCKS_WITHIN_NS:
+                break
+        return monotonic_ns, realtime_ns
 
     def _known(self, now_ns: int) -> Known:
         self._heartbeat_seen_ns = self._index.heartbeat_seen_ns
@@ -207,24 +257,31 @@ class Policy:
         live = evidence is EvidenceState.LIVE and self._index.watched > 0 and in_time
         return Known(self._index.watermark_ns, self._index.going_on_ns, live)
 
-    def _decide(self, held: Held[Taken], window: Window) -> Reservation | None:
+    def _decide(self, held: Held[Taken], window: Window, now_ns: int) -> Reservation | None:
         """None: not decided, and held again."""
         request, reservation = held.item.request, held.item.reservation
+        verdict, open_until_ns = Verdict.UNTOUCHED, 0
         try:
             decision = self._joiner.decide(request, window)
         except BaseException as error:  # noqa: BLE001 - whatever a rule does, a panic in native code too, spans flow on
             self._tell_fault(error)
-            return reservation
-        if isinstance(decision, OpenUntil):
-            held.open_until_ns = decision.time_ns
-            self._hold.add(held)
-            return None
-        # A backend's limit is most often that of our own receiver. A span without its claims is better than none.
-        if decision is not reservation.body and len(decision) > self._max_body_bytes:
-            self._too_large += 1
+            verdict = Verdict.FAULT
         else:
-            reservation.body = decision
-        return reservation
+            if isinstance(decision, OpenUntil):
+                held.open_until_ns = open_until_ns = decision.time_ns
+                self._hold.add(held)
+                verdict = Verdict.OPEN
+            # A backend's limit is most often that of our own receiver. A span without its claims is better than none.
+            elif decision is not reservation.body and len(decision) > self._max_body_bytes:
+                self._too_large += 1
+                verdict = Verdict.TOO_LARGE
+            elif decision is not reservation.body:
+                reservation.body = decision
+                verdict = Verdict.CHANGED
+        body = reservation.body if verdict is Verdict.CHANGED else b""
+        made = Decision(held.item.number, now_ns, window.settled_ns, verdict, open_until_ns, body)
+        self._journal.decided(request, made)
+        return None if verdict is Verdict.OPEN else reservation
 
     def _tell_fault(self, error: BaseException) -> None:
         self._failed_decisions += 1

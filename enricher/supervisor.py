@@ -17,9 +17,10 @@ from enricher._native import LogWriter
 from enricher.config.model import Settings
 from enricher.exits import CANNOT_OBSERVE, CANNOT_START
 from enricher.privileges import die_with_parent
+from enricher.recording.limit import Limit
 from enricher.telemetry.logs import Logger, configure, get_logger
 
-# 96 bytes each: 12 MiB, touched only as it fills. At 30,000 spans a second a reader may lag four seconds.
+# 112 bytes each: 14 MiB, touched only as it fills. At 30,000 spans a second a reader may lag four seconds.
 LOG_RECORDS = 131_072
 
 FIRST_DELAY_S = 0.2
@@ -37,10 +38,11 @@ _ENVIRONMENT = {
 
 @dataclass(slots=True)
 class Child:
-    """One of the two processes: `python -m MODULE --log-fd N`, its settings on standard input."""
+    """One of the two processes: `python -m MODULE --log-fd N ...`, its settings on standard input."""
 
     module: Literal["enricher.observer", "enricher.pipeline"]
     log_fd: int
+    record: Limit | None = None  # of the pipeline's first start only: a recording has one index from its beginning
     process: subprocess.Popen[bytes] | None = None
     started_s: float = 0.0
     delay_s: float = FIRST_DELAY_S
@@ -50,15 +52,19 @@ class Child:
     def start(self, settings: bytes, now_s: float) -> None:
         """Raises OSError."""
         self.starts += 1
+        record = self.record
         self.process = subprocess.Popen(
             # -P: no module is taken from the folder in which root happened to start this.
-            [sys.executable, "-P", "-m", self.module, "--log-fd", str(self.log_fd)],
+            [sys.executable, "-P", "-m", self.module, "--log-fd", str(self.log_fd), *_arguments(record)],
             stdin=subprocess.PIPE,
-            pass_fds=[self.log_fd],
+            pass_fds=[self.log_fd, *([record.fd] if record else [])],
             env=os.environ | _ENVIRONMENT,
             preexec_fn=_begin_child,  # noqa: PLW1509 - this process has one thread
         )
         self.started_s, self.due_s = now_s, None
+        if record:
+            os.close(record.fd)
+            self.record = None
         assert self.process.stdin is not None
         try:
             with self.process.stdin as pipe:
@@ -74,17 +80,28 @@ class Child:
         self.delay_s = min(delay_s * 2, LONGEST_DELAY_S)
 
 
-def supervise(settings: Settings) -> int:
-    """Runs until SIGTERM or SIGINT. Returns the exit status: 0, or 1 if it could not start as configured."""
+def supervise(settings: Settings, record: Limit | None = None) -> int:
+    """Runs until SIGTERM or SIGINT. Returns the exit status: 0, or 1 if it could not start as configured.
+
+    `record`: the pipeline records, as long as it lives.
+    """
     _fill_standard_descriptors()
     configure("supervisor", settings.service.telemetry.logs.level)
     signals = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     writable, readable = _evidence_log()
     observer = Child("enricher.observer", writable)
-    pipeline = Child("enricher.pipeline", readable)
+    pipeline = Child("enricher.pipeline", readable, record)
     # The pipeline first: spans flow whatever becomes of the observer, and are last to be stopped.
     return _Supervisor([pipeline, observer], settings.to_json().encode(), signals, get_logger()).run()
+
+
+def _arguments(record: Limit | None) -> list[str]:
+    """For the pipeline; see there."""
+    if not record:
+        return []
+    for_ns = [] if record.for_ns is None else ["--record-for-ns", str(record.for_ns)]
+    return ["--record-fd", str(record.fd), "--record-bytes", str(record.max_bytes), *for_ns]
 
 
 def _fill_standard_descriptors() -> None:

@@ -8,10 +8,12 @@
 #include <bpf/bpf_endian.h>
 
 #define S_IFMT_SHIFT 12 /* i_mode >> 12: the values of enum fd_type */
+#define AF_UNIX 1
 #define AF_INET 2
 #define AF_INET6 10
+#define IPPROTO_UDP 17
 
-static __always_inline void describe_socket(struct peer *peer, struct socket *socket)
+static __always_inline void describe_socket(struct peer *peer, struct socket *socket, unsigned long inode)
 {
 	struct sock *sk = BPF_CORE_READ(socket, sk);
 	__be32 address;
@@ -19,6 +21,8 @@ static __always_inline void describe_socket(struct peer *peer, struct socket *so
 	if (!sk)
 		return;
 	peer->family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	if (peer->family == AF_UNIX) /* so that a descriptor used again is not taken for the same connection */
+		__builtin_memcpy(peer->address, &inode, sizeof(inode));
 	if (peer->family != AF_INET && peer->family != AF_INET6)
 		return;
 	peer->protocol = BPF_CORE_READ(sk, sk_protocol);
@@ -51,7 +55,7 @@ static __always_inline enum fd_type describe_descriptor(struct task_struct *task
 		return FD_UNKNOWN;
 	type = BPF_CORE_READ(file, f_inode, i_mode) >> S_IFMT_SHIFT;
 	if (type == FD_SOCKET)
-		describe_socket(peer, BPF_CORE_READ(file, private_data));
+		describe_socket(peer, BPF_CORE_READ(file, private_data), BPF_CORE_READ(file, f_inode, i_ino));
 	return type;
 }
 

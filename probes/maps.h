@@ -29,11 +29,12 @@ struct {
 	__type(value, __u64);
 } counters SEC(".maps");
 
-/* How many events were lost, all causes together. The observer looks at every tick, without a system call. */
+/* How many events were lost, all causes together, by the slot of the process. The observer looks at every tick,
+ * without a system call. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1);
+	__uint(max_entries, SLOTS);
 	__type(key, __u32);
 	__type(value, __u64);
 } losses SEC(".maps");
@@ -70,20 +71,28 @@ enum wait_state {
 struct goroutine {
 	__u64 goid;
 	__u64 parent_goid;
-	__u64 seen_ns; /* when it last began to wait or ended a span */
+	__u64 root_goid; /* as in struct event */
+	__u64 root_ns;
+	__u64 root_g;
+	__u64 inside_since_ns; /* while open_spans: since when there has always been one */
+	__u64 seen_ns; /* when it was made, or last began to wait, or started or ended a span */
 	__u64 wait_start_ns;
 	__u64 resumed_ns;
 	__u64 gaps_ns; /* time inside the wait in which the goroutine ran, see begin_park */
 	__u64 span_ended_ns; /* of the last span that ended here, 0 once something was read */
+	__u64 stack_pointer; /* when it last said EAGAIN */
+	__u32 open_spans; /* started here and not ended yet, wherever that will be */
 	__s32 fd;
 	__u32 tid;
 	__u16 syscall;
+	__u16 slot; /* that this entry is charged to */
 	__u8 class; /* enum syscall_class */
 	__u8 state; /* enum wait_state */
 	__u8 reported; /* as EVENT_WAIT_GOING_ON */
 	__u8 fd_type;
 	__u8 tracking_seq; /* when it last said EAGAIN */
-	__u8 reserved;
+	__u8 has_waited; /* since it was made, if it has a root */
+	__u8 reserved[2];
 	struct peer peer; /* of fd, taken when the wait began: at its end the descriptor may be closed */
 };
 
@@ -99,6 +108,12 @@ const volatile struct probe_config config = {
 	.chain_gap_ns = 100000,
 	.forget_waiting_ns = 600000000000,
 	.forget_idle_ns = 12000000000,
+	.event_apart_ns = 14000,
+	.ring_bytes = 1 << 22,
+	.most_goroutines = 8192,
+	.most_spans = 16384,
+	.most_sleepers = 1024,
+	.most_connections = 1024,
 };
 
 static __always_inline void count(enum probe_program program, enum probe_counter counter)
@@ -110,10 +125,11 @@ static __always_inline void count(enum probe_program program, enum probe_counter
 		(*value)++;
 }
 
-static __always_inline void count_loss(enum probe_program program, enum probe_counter counter)
+/* An event, or something that events need, of the process with this slot. 0: it may have been anybody's. */
+static __always_inline void count_loss(enum probe_program program, enum probe_counter counter, __u16 slot)
 {
-	__u32 zero = 0;
-	__u64 *value = bpf_map_lookup_elem(&losses, &zero);
+	__u32 index = slot;
+	__u64 *value = bpf_map_lookup_elem(&losses, &index);
 
 	count(program, counter);
 	if (value)
@@ -132,23 +148,5 @@ static __noinline __attribute__((unused)) void note_failure(enum probe_program p
 }
 
 #define FAILED(program, error) note_failure(program, __LINE__, error)
-
-/* Room for an event; counted if there is none. The caller reads the clock for end_ns only now: whoever has
- * drained the ring up to its head at time T then knows that no event with end_ns <= T is still to come. */
-static __always_inline struct event *reserve(enum probe_program program)
-{
-	struct event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
-
-	if (!event)
-		count_loss(program, COUNTER_RING_FULL);
-	return event;
-}
-
-/* A wake-up of the reader costs many times what the probe itself does; it comes by itself, on a timer. */
-static __always_inline void submit(enum probe_program program, struct event *event)
-{
-	bpf_ringbuf_submit(event, BPF_RB_NO_WAKEUP);
-	count(program, COUNTER_EVENTS);
-}
 
 #endif

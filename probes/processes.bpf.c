@@ -4,6 +4,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 
+#include "budget.h"
 #include "events.h"
 #include "maps.h"
 
@@ -11,7 +12,7 @@ char LICENSE[] SEC("license") = "GPL";
 
 static __always_inline void emit(enum probe_program program, enum event_kind kind, struct task_struct *task)
 {
-	struct event *event = reserve(program);
+	struct event *event = reserve(program, 0); /* of nobody who could be charged: one that begins has no slot */
 	__u64 now;
 
 	if (!event)

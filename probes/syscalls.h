@@ -58,6 +58,7 @@ enum syscall_class { CLASS_NONE, CLASS_READ, CLASS_WRITE, CLASS_SPLICE, CLASS_CL
 #define SYS_epoll_pwait2 441
 
 #define SYS_connect 42
+#define SYS_accept 43
 
 static __always_inline enum syscall_class syscall_class(__u32 number)
 {
@@ -87,6 +88,13 @@ static __always_inline enum syscall_class syscall_class(__u32 number)
 	default:
 		return CLASS_NONE;
 	}
+}
+
+/* Whether the call, of class READ, returns how many bytes it read. */
+static __always_inline bool reads_bytes(__u32 number)
+{
+	return syscall_class(number) == CLASS_READ && number != SYS_accept && number != SYS_accept4 &&
+	       number != SYS_recvmmsg;
 }
 
 /* A thread in one of these is idle, or sleeps as it was told to: nobody's blocked call. That some of them can also

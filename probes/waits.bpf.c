@@ -15,7 +15,9 @@
 #include "descriptor.h"
 #include "events.h"
 #include "goroutine.h"
+#include "labels.h"
 #include "maps.h"
+#include "parks.h"
 #include "syscalls.h"
 
 char LICENSE[] SEC("license") = "GPL";
@@ -48,12 +50,15 @@ struct sleeper {
 	__u64 start_ns;
 	struct identity who;
 	__u64 tail_of_ns;
+	__u64 root_goid;
+	__u64 root_ns;
 	__u32 tgid;
 	__s32 fd;
 	__u16 syscall;
+	__u16 slot; /* that this entry is charged to */
 	__u8 fd_type;
 	__u8 reported;
-	__u32 reserved;
+	__u16 reserved;
 	struct peer peer;
 };
 
@@ -64,15 +69,15 @@ struct {
 	__type(value, struct sleeper);
 } sleepers SEC(".maps");
 
-/* `end_ns` 0: now. The scan gives the time at which it began instead: a wait that ends meanwhile then ends later
- * than it was last seen going on, in whichever order the two are told. */
-static __always_inline void emit_sleep(enum probe_program program, __u32 tid, const struct sleeper *sleeper,
-				       enum event_kind kind, long ret, __u64 end_ns)
+/* Like reserve_park(). */
+static __always_inline struct event *reserve_sleep(enum probe_program program, __u32 tid,
+						   const struct sleeper *sleeper, enum event_kind kind, __u16 flags,
+						   long ret, __u64 end_ns)
 {
-	struct event *event = reserve(program);
+	struct event *event = reserve(program, sleeper->slot);
 
 	if (!event)
-		return;
+		return NULL;
 	*event = (struct event){
 		.start_ns = sleeper->start_ns,
 		.end_ns = end_ns ? end_ns : bpf_ktime_get_ns(),
@@ -81,55 +86,37 @@ static __always_inline void emit_sleep(enum probe_program program, __u32 tid, co
 		.tgid = sleeper->tgid,
 		.tid = tid,
 		.kind = kind,
-		.flags = syscall_class(sleeper->syscall) == CLASS_WRITE ? WAIT_FOR_WRITE : 0,
+		.flags = flags | (syscall_class(sleeper->syscall) == CLASS_WRITE ? WAIT_FOR_WRITE : 0),
 		.syscall = sleeper->syscall,
 		.error = ret < 0 ? -ret : 0,
 		.fd = sleeper->fd,
 		.wait_kind = WAIT_KERNEL,
 		.fd_type = sleeper->fd_type,
 		.tail_of_ns = sleeper->tail_of_ns,
+		.root_goid = sleeper->root_goid,
+		.root_ns = sleeper->root_ns,
 	};
 	event->peer = sleeper->peer;
-	submit(program, event);
+	return event;
 }
 
-static __always_inline void emit_park(enum probe_program program, __u32 tgid, __u32 tid,
-				      const struct goroutine *goroutine, enum event_kind kind, __u16 flags, long ret,
-				      __u64 end_ns)
+/* The event of a wait that has ended in a call of goroutine `g`, which cannot have changed its labels meanwhile. */
+static __always_inline void submit_ended(const struct process_layout *layout, __u64 g, struct event *event)
 {
-	struct event *event = reserve(program);
+	__u8 label[sizeof(event->peer.label)] = {};
 
 	if (!event)
 		return;
-	*event = (struct event){
-		.start_ns = goroutine->wait_start_ns,
-		.end_ns = end_ns ? end_ns : bpf_ktime_get_ns(),
-		.goid = goroutine->goid,
-		.parent_goid = goroutine->parent_goid,
-		.tgid = tgid,
-		.tid = tid,
-		.kind = kind,
-		.flags = flags | (goroutine->class == CLASS_WRITE ? WAIT_FOR_WRITE : 0),
-		.syscall = goroutine->syscall,
-		.error = ret < 0 ? -ret : 0,
-		.fd = goroutine->fd,
-		.wait_kind = WAIT_PARKED,
-		.fd_type = goroutine->fd_type,
-		.tail_of_ns = goroutine->span_ended_ns,
-	};
-	event->peer = goroutine->peer;
-	submit(program, event);
+	if (event->goid)
+		read_label(layout, g, label, PROGRAM_SYS_EXIT);
+	__builtin_memcpy(event->peer.label, label, sizeof(label));
+	submit(PROGRAM_SYS_EXIT, event);
 }
 
-/* The goroutine runs again, and not because its call went on: a deadline passed, or it was cancelled. When
- * that was is not known, so the wait is no evidence; a report that it is going on is taken back. */
-static __always_inline void end_unknown(__u32 tgid, __u32 tid, struct goroutine *goroutine)
+/* Whether a call that read nothing says that there is nothing more to come. */
+static __always_inline __u16 end_of_file(__u32 number, const struct peer *peer, long ret)
 {
-	goroutine->state = NOT_WAITING;
-	count(PROGRAM_SYS_EXIT, COUNTER_UNKNOWN_END);
-	if (goroutine->reported)
-		emit_park(PROGRAM_SYS_EXIT, tgid, tid, goroutine, EVENT_WAIT, WAIT_END_UNKNOWN, 0, 0);
-	goroutine->reported = 0;
+	return ret == 0 && reads_bytes(number) && peer->protocol != IPPROTO_UDP ? WAIT_END_OF_FILE : 0;
 }
 
 /* Whether a wait that begins at `now` continues the one that has just ended: one blocked write of a large buffer is
@@ -145,115 +132,119 @@ static __always_inline bool continues(struct goroutine *goroutine, __u16 number,
 	return true;
 }
 
+/* A call on a descriptor that has returned. */
+struct call {
+	__u64 stack_pointer;
+	long ret;
+	__s32 fd;
+	__u16 number;
+	__u8 class; /* enum syscall_class */
+};
+
+/* Whether the goroutine, last told EAGAIN, has waited for nothing else until it made this call. A stack that was moved
+ * tells by its pointer: the calls of one operation are made from the same place. */
+static __always_inline bool waited_for(const struct process_layout *layout, const struct g_view *view,
+				       const struct goroutine *goroutine, const struct call *call)
+{
+	return waited_only_for_io(layout, view, goroutine->tracking_seq,
+				  call->stack_pointer != goroutine->stack_pointer);
+}
+
 /* EAGAIN: the goroutine is about to park. */
 static __always_inline void begin_park(struct task_struct *task, const struct process_layout *layout,
-				       struct goroutine_key *key, struct goroutine *goroutine, __u16 number, int fd,
-				       enum syscall_class class, __u64 now)
+				       struct goroutine_key *key, struct goroutine *goroutine, const struct call *call,
+				       __u64 now)
 {
-	struct goroutine fresh = {};
 	struct identity who;
-	__u8 seq = 0, steps;
+	struct g_view view;
 	bool again;
 	long error;
 
-	if (!is_user_goroutine(layout, key->g))
+	error = view_g(layout, key->g, &view);
+	if (error)
+		UNVIEWED(PROGRAM_SYS_EXIT, layout, key->g, goroutine, error);
+	if (error || !is_running(layout, key->g, &view, goroutine))
 		return;
-	error = read_goroutine(layout, key->g, &who);
-	if (!error)
-		error = read_tracking_seq(layout, key->g, &seq);
-	if (error) {
-		count(PROGRAM_SYS_EXIT, COUNTER_READ_FAILED);
-		FAILED(PROGRAM_SYS_EXIT, error);
+	who = identity_in(layout, &view);
+	goroutine = enter(PROGRAM_SYS_EXIT, layout, key, goroutine);
+	if (!goroutine)
 		return;
-	}
-	if (!goroutine) {
-		error = bpf_map_update_elem(&goroutines, key, &fresh, BPF_NOEXIST);
-		goroutine = bpf_map_lookup_elem(&goroutines, key);
-		if (!goroutine) {
-			count_loss(PROGRAM_SYS_EXIT, COUNTER_MAP_FULL);
-			FAILED(PROGRAM_SYS_EXIT, error);
-			return;
-		}
-	}
-	if (goroutine->goid != who.goid) { /* the runtime has used the g again */
-		goroutine->state = NOT_WAITING;
-		goroutine->reported = 0;
-		goroutine->span_ended_ns = 0;
-	}
-	again = goroutine->fd == fd && goroutine->class == class;
-	steps = seq - goroutine->tracking_seq;
-	if (goroutine->state == WAITING && !(again && waited_only_for_io(layout, key->g, steps)))
-		end_unknown(task->tgid, task->pid, goroutine);
+	take_over(PROGRAM_SYS_EXIT, key, goroutine, &who);
+	again = goroutine->fd == call->fd && goroutine->class == call->class;
+	if (goroutine->state == WAITING && !(again && waited_for(layout, &view, goroutine, call)))
+		end_unknown(PROGRAM_SYS_EXIT, task->tgid, task->pid, goroutine);
 	goroutine->seen_ns = now;
-	goroutine->tracking_seq = seq;
+	goroutine->tracking_seq = g_byte(layout, &view, layout->g_tracking_seq);
+	goroutine->stack_pointer = call->stack_pointer;
 	if (goroutine->state == WAITING)
 		return; /* woken for nothing, and parks again */
-	if (!(again && class == CLASS_WRITE && continues(goroutine, number, now))) {
+	if (!(again && call->class == CLASS_WRITE && continues(goroutine, call->number, now))) {
 		goroutine->wait_start_ns = now;
 		goroutine->gaps_ns = 0;
 	}
 	goroutine->state = WAITING;
+	goroutine->has_waited = 1;
 	goroutine->reported = 0;
-	goroutine->goid = who.goid;
-	goroutine->parent_goid = who.parent_goid;
 	goroutine->tid = task->pid;
-	goroutine->fd = fd;
-	goroutine->syscall = number;
-	goroutine->class = class;
+	goroutine->fd = call->fd;
+	goroutine->syscall = call->number;
+	goroutine->class = call->class;
 	__builtin_memset(&goroutine->peer, 0, sizeof(goroutine->peer));
-	goroutine->fd_type = describe_descriptor(task, fd, &goroutine->peer);
+	goroutine->fd_type = describe_descriptor(task, call->fd, &goroutine->peer);
 }
 
 /* A call of a goroutine that waited: the end of the wait, if the call is on the same descriptor and for the
  * same purpose, and the goroutine was parked for nothing else in between. A deadline wakes a goroutine without any
  * call; if it then slept, the wait was over at a time that nobody knows. */
 static __always_inline void end_park(struct task_struct *task, const struct process_layout *layout,
-				     struct goroutine_key *key, struct goroutine *goroutine, __u16 number, int fd,
-				     enum syscall_class class, long ret, __u64 now)
+				     struct goroutine_key *key, struct goroutine *goroutine, const struct call *call,
+				     __u64 now)
 {
-	struct identity who;
-	__u8 seq, steps;
+	struct g_view view;
+	long error;
 	bool same;
 
-	if (read_goroutine(layout, key->g, &who) || who.goid != goroutine->goid ||
-	    read_tracking_seq(layout, key->g, &seq)) {
-		goroutine->state = NOT_WAITING;
-		goroutine->reported = 0;
+	error = view_g(layout, key->g, &view);
+	if (error)
+		UNREAD(PROGRAM_SYS_EXIT, layout, error);
+	if (error || view.words[0] != goroutine->goid) {
+		end_unknown(PROGRAM_SYS_EXIT, task->tgid, task->pid, goroutine);
 		return;
 	}
-	steps = seq - goroutine->tracking_seq;
 	/* A connect and its look at SO_ERROR are one function of the net package: nothing else can be in between. */
-	same = class == CLASS_STATUS ? goroutine->syscall == SYS_connect :
-				       (class == goroutine->class || class == CLASS_CLOSE) &&
-					       waited_only_for_io(layout, key->g, steps);
-	if (fd != goroutine->fd || !same) {
-		end_unknown(task->tgid, task->pid, goroutine);
+	same = call->class == CLASS_STATUS ? goroutine->syscall == SYS_connect :
+					     (call->class == goroutine->class || call->class == CLASS_CLOSE) &&
+						     waited_for(layout, &view, goroutine, call);
+	if (call->fd != goroutine->fd || !same) {
+		end_unknown(PROGRAM_SYS_EXIT, task->tgid, task->pid, goroutine);
 		return;
 	}
 	if (goroutine->reported || now - goroutine->wait_start_ns >= config.blocked_threshold_ns)
-		emit_park(PROGRAM_SYS_EXIT, task->tgid, task->pid, goroutine, EVENT_WAIT, 0, ret, 0);
-	goroutine->state = class == goroutine->class && ret > 0 ? RESUMED : NOT_WAITING;
+		submit_ended(layout, key->g,
+			     reserve_park(PROGRAM_SYS_EXIT, task->tgid, task->pid, goroutine, EVENT_WAIT,
+					  end_of_file(call->number, &goroutine->peer, call->ret), call->ret, 0));
+	goroutine->state = call->class == goroutine->class && call->ret > 0 ? RESUMED : NOT_WAITING;
 	goroutine->resumed_ns = now;
 	goroutine->reported = 0;
 }
 
 static __always_inline void after_descriptor_call(struct task_struct *task, const struct process_layout *layout,
-						  __u64 g, __u16 number, int fd, enum syscall_class class, long ret)
+						  __u64 g, const struct call *call)
 {
 	struct goroutine_key key = { .g = g, .tgid = task->tgid };
 	struct goroutine *goroutine = bpf_map_lookup_elem(&goroutines, &key);
 
-	if (class <= CLASS_SPLICE && (ret == -EAGAIN || ret == -EINPROGRESS)) {
-		begin_park(task, layout, &key, goroutine, number, fd, class, bpf_ktime_get_ns());
+	if (call->class <= CLASS_SPLICE && (call->ret == -EAGAIN || call->ret == -EINPROGRESS)) {
+		begin_park(task, layout, &key, goroutine, call, bpf_ktime_get_ns());
 		return;
 	}
 	if (!goroutine)
 		return;
 	if (goroutine->state == WAITING)
-		end_park(task, layout, &key, goroutine, number, fd, class, ret, bpf_ktime_get_ns());
+		end_park(task, layout, &key, goroutine, call, bpf_ktime_get_ns());
 	else
 		goroutine->state = NOT_WAITING;
-	if (class == CLASS_READ && ret > 0)
+	if (call->class == CLASS_READ && call->ret > 0)
 		goroutine->span_ended_ns = 0;
 }
 
@@ -265,7 +256,7 @@ static __always_inline bool is_interrupted(const struct sleeper *sleeper, int nu
 	return number == sleeper->syscall ? IS_RESTARTED(ret) : number < 0 && ret == sleeper->syscall;
 }
 
-static __always_inline void wake_up(__u32 tid, struct thread *thread, int number, long ret)
+static __always_inline void wake_up(__u32 tid, struct thread *thread, __u64 g, int number, long ret)
 {
 	struct sleeper *sleeper = bpf_map_lookup_elem(&sleepers, &tid);
 
@@ -277,9 +268,11 @@ static __always_inline void wake_up(__u32 tid, struct thread *thread, int number
 		return;
 	if (number == sleeper->syscall &&
 	    (sleeper->reported || bpf_ktime_get_ns() - sleeper->start_ns >= config.blocked_threshold_ns))
-		emit_sleep(PROGRAM_SYS_EXIT, tid, sleeper, EVENT_WAIT, ret, 0);
+		submit_ended(&thread->layout, g,
+			     reserve_sleep(PROGRAM_SYS_EXIT, tid, sleeper, EVENT_WAIT,
+					   end_of_file(number, &sleeper->peer, ret), ret, 0));
 	thread->asleep = 0;
-	bpf_map_delete_elem(&sleepers, &tid);
+	take_out(&sleepers, SHARED_SLEEPERS, &tid, sleeper->slot);
 }
 
 SEC("tp_btf/sys_exit")
@@ -287,28 +280,31 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long ret)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct thread *thread = bpf_task_storage_get(&threads, task, 0, 0);
-	enum syscall_class class;
-	__u32 number;
+	struct call call = { .ret = ret };
 
 	if (!thread)
 		return 0;
-	number = regs->orig_ax;
+	call.number = regs->orig_ax;
 	if (thread->asleep)
-		wake_up(task->pid, thread, number, ret);
-	class = syscall_class(number);
-	if (class != CLASS_NONE && thread->layout.flags & PROCESS_HAS_GOROUTINES)
-		after_descriptor_call(task, &thread->layout, regs->r14, number, regs->di, class, ret);
+		wake_up(task->pid, thread, regs->r14, regs->orig_ax, ret);
+	call.class = syscall_class(regs->orig_ax);
+	if (call.class == CLASS_NONE || !(thread->layout.flags & PROCESS_HAS_GOROUTINES))
+		return 0;
+	call.fd = regs->di;
+	call.stack_pointer = regs->sp;
+	after_descriptor_call(task, &thread->layout, regs->r14, &call);
 	return 0;
 }
 
 SEC("tp_btf/sched_switch")
 int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev)
 {
-	struct sleeper sleeper = {};
+	struct sleeper sleeper = {}, *before;
 	struct goroutine *goroutine;
 	struct goroutine_key key = {};
 	struct thread *thread;
 	struct pt_regs *regs;
+	struct g_view view;
 	__u32 number, tid;
 	long error;
 
@@ -328,17 +324,21 @@ int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev)
 	if (thread->layout.flags & PROCESS_HAS_GOROUTINES) {
 		key.g = regs->r14;
 		key.tgid = prev->tgid;
-		if (!is_user_goroutine(&thread->layout, key.g))
-			return 0;
-		error = read_goroutine(&thread->layout, key.g, &sleeper.who);
-		if (error) {
-			count(PROGRAM_SCHED_SWITCH, COUNTER_READ_FAILED);
-			FAILED(PROGRAM_SCHED_SWITCH, error);
-			return 0;
-		}
 		goroutine = bpf_map_lookup_elem(&goroutines, &key);
-		if (goroutine && goroutine->goid == sleeper.who.goid)
+		error = view_g(&thread->layout, key.g, &view);
+		if (error)
+			UNVIEWED(PROGRAM_SCHED_SWITCH, &thread->layout, key.g, goroutine, error);
+		if (error || !is_running(&thread->layout, key.g, &view, goroutine))
+			return 0;
+		sleeper.who = identity_in(&thread->layout, &view);
+		if (goroutine && goroutine->goid == sleeper.who.goid) {
 			sleeper.tail_of_ns = goroutine->span_ended_ns;
+			if (!goroutine->open_spans) {
+				sleeper.root_goid = goroutine->root_goid;
+				sleeper.root_ns = goroutine->root_ns;
+			}
+			goroutine->has_waited = 1;
+		}
 	}
 	tid = prev->pid;
 	sleeper.start_ns = bpf_ktime_get_ns();
@@ -349,13 +349,11 @@ int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev)
 		sleeper.fd = regs->di;
 		sleeper.fd_type = describe_descriptor(prev, sleeper.fd, &sleeper.peer);
 	}
-	error = bpf_map_update_elem(&sleepers, &tid, &sleeper, BPF_ANY);
-	if (error) {
-		count_loss(PROGRAM_SCHED_SWITCH, COUNTER_MAP_FULL);
-		FAILED(PROGRAM_SCHED_SWITCH, error);
-		return 0;
-	}
-	thread->asleep = 1;
+	sleeper.slot = thread->layout.slot;
+	before = bpf_map_lookup_elem(&sleepers, &tid);
+	if (before) /* a thread that died asleep had this number */
+		take_out(&sleepers, SHARED_SLEEPERS, &tid, before->slot);
+	thread->asleep = !insert(PROGRAM_SCHED_SWITCH, &sleepers, SHARED_SLEEPERS, &tid, &sleeper, sleeper.slot);
 	return 0;
 }
 
@@ -370,7 +368,7 @@ static __always_inline void mark(enum probe_program program, struct task_struct 
 		return;
 	thread = bpf_task_storage_get(&threads, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!thread) {
-		count_loss(program, COUNTER_MAP_FULL);
+		count_loss(program, COUNTER_MAP_FULL, layout->slot);
 		return;
 	}
 	thread->layout = *layout;
@@ -412,21 +410,45 @@ int mark_threads(struct bpf_iter__task *context)
 	return 0;
 }
 
+/* Whether the goroutine is inside a span, its own or that of the one it descends from. */
+static __always_inline bool is_inside(__u32 tgid, const struct goroutine *goroutine)
+{
+	struct goroutine_key key = { .g = goroutine->root_g, .tgid = tgid };
+	struct goroutine *root;
+
+	if (goroutine->open_spans || !goroutine->root_goid)
+		return goroutine->open_spans;
+	root = bpf_map_lookup_elem(&goroutines, &key);
+	return root && root->goid == goroutine->root_goid && root->open_spans &&
+	       root->inside_since_ns <= goroutine->root_ns;
+}
+
+/* Whether nothing is to be expected of it any more: `idle_ns` is how long it has not been seen. */
+static __always_inline bool is_over(__u32 tgid, const struct goroutine *goroutine, __u64 idle_ns)
+{
+	if (!bpf_map_lookup_elem(&processes, &tgid) || idle_ns > config.forget_waiting_ns)
+		return true;
+	return idle_ns > config.forget_idle_ns && goroutine->state != WAITING && !is_inside(tgid, goroutine);
+}
+
 static long scan_goroutine(struct bpf_map *map, struct goroutine_key *key, struct goroutine *goroutine, __u64 *now)
 {
-	bool open = goroutine->state == WAITING;
-	__u64 forget_ns = open ? config.forget_waiting_ns : config.forget_idle_ns;
 	__u32 tgid = key->tgid;
+	struct event *event;
 
-	if (!bpf_map_lookup_elem(&processes, &tgid) ||
-	    (*now > goroutine->seen_ns && *now - goroutine->seen_ns > forget_ns)) {
-		bpf_map_delete_elem(&goroutines, key);
+	if (is_over(tgid, goroutine, *now > goroutine->seen_ns ? *now - goroutine->seen_ns : 0)) {
+		take_out(&goroutines, SHARED_GOROUTINES, key, goroutine->slot);
 		return 0;
 	}
-	if (open && !goroutine->reported && *now > goroutine->wait_start_ns &&
+	if (goroutine->state == WAITING && !goroutine->reported && *now > goroutine->wait_start_ns &&
 	    *now - goroutine->wait_start_ns >= config.blocked_threshold_ns) {
+		/* Before it is, so that whoever ends the wait at this moment takes it back. */
 		goroutine->reported = 1;
-		emit_park(PROGRAM_SCAN, tgid, goroutine->tid, goroutine, EVENT_WAIT_GOING_ON, 0, 0, *now);
+		event = reserve_park(PROGRAM_SCAN, tgid, goroutine->tid, goroutine, EVENT_WAIT_GOING_ON, 0, 0, *now);
+		if (event)
+			submit(PROGRAM_SCAN, event);
+		else
+			goroutine->reported = 0;
 	}
 	return 0;
 }
@@ -434,15 +456,20 @@ static long scan_goroutine(struct bpf_map *map, struct goroutine_key *key, struc
 static long scan_sleeper(struct bpf_map *map, __u32 *tid, struct sleeper *sleeper, __u64 *now)
 {
 	__u32 tgid = sleeper->tgid;
+	struct event *event;
 
 	if (!bpf_map_lookup_elem(&processes, &tgid)) {
-		bpf_map_delete_elem(&sleepers, tid);
+		take_out(&sleepers, SHARED_SLEEPERS, tid, sleeper->slot);
 		return 0;
 	}
 	if (!sleeper->reported && *now > sleeper->start_ns &&
 	    *now - sleeper->start_ns >= config.blocked_threshold_ns) {
 		sleeper->reported = 1;
-		emit_sleep(PROGRAM_SCAN, *tid, sleeper, EVENT_WAIT_GOING_ON, 0, *now);
+		event = reserve_sleep(PROGRAM_SCAN, *tid, sleeper, EVENT_WAIT_GOING_ON, 0, 0, *now);
+		if (event)
+			submit(PROGRAM_SCAN, event);
+		else
+			sleeper->reported = 0;
 	}
 	return 0;
 }

@@ -30,7 +30,7 @@ RUST = ROOT / "native" / "src" / "records.rs"
 
 UNION_FIELD = "detail"  # what an anonymous union is called: bytes that the kind of the record gives a meaning
 FLAG_ENUMS = ("event_flag", "wait_kind")  # those whose values are combined with or
-RUST_STRUCTS = ("event", "peer", "span_ids")
+RUST_STRUCTS = ("event", "peer", "span_ids", "process_identity")
 RUST_ENUM_TYPES = {"event_kind": "u16", "event_flag": "u16", "wait_kind": "u8", "fd_type": "u8"}
 SCALARS = {  # (size, signed): (struct code, Rust type)
     (1, False): ("B", "u8"),

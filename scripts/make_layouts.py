@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-"""Measure structure layouts of Go and of its OpenTelemetry SDK, and merge them into layouts.json.
+"""Measure structure layouts of Go, of its OpenTelemetry SDK and of clients, and merge them into layouts.json.
 
     scripts/make_layouts.py --go 1.26.0 1.27.4 --sdk 1.47.0     measure these releases and merge them
+    scripts/make_layouts.py --module google.golang.org/grpc@1.85.0 --toolchain go1.27.4
     scripts/make_layouts.py --go 1.25.0 --experiment jsonv2     may Go 1.25 be trusted with this experiment?
     scripts/make_layouts.py --check --go 1.24.13 --sdk 1.30.0   measure, and compare with what is there
 
-For each release a small program is built for amd64 and for arm64, and the offsets are read from its DWARF. For an
-SDK it is also checked that the function to probe is found and begins as expected. The go command, 1.21 or newer, is
-that of the environment variable GO or of PATH; it fetches toolchains (GOTOOLCHAIN) and modules from where it is
-configured to. Needs pyelftools. Exits with 1 if anything differs: between architectures, between releases of one
-minor version, or from the table.
+For each release a small program is built for amd64 and for arm64, and the offsets are read from its DWARF. Of each
+function to probe it is checked that it is found, begins as expected, is never put into its callers, and finds its
+arguments where the probes look for them. The go command, 1.21 or newer, is that of the environment variable GO or of
+PATH; it fetches toolchains (GOTOOLCHAIN) and modules from where it is configured to. Needs pyelftools. Exits with 1 if
+anything differs: between architectures, between releases of one minor version, or from the table.
 """
 
 import argparse
@@ -20,21 +21,21 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from elftools.elf.elffile import ELFFile
+from go_dwarf import GoDwarf, Mismatch
+from probed_program import SPAN_CONTEXT_SIZE, ProbedProgram
 
-from enricher.golang.binary import SPAN_END_FUNCTION
-from enricher.golang.elf import ElfImage
-from enricher.golang.layouts import RuntimeLayout, SdkLayout
-from enricher.golang.pclntab import find_function_table
-from enricher.golang.probe_point import probe_point
+from enricher.golang.client_calls import CLIENTS, Client
+from enricher.golang.elf import ElfImage, Machine
+from enricher.golang.layouts import LabelsKind, RuntimeLayout, SdkLayout, connection_offset
+from enricher.golang.points import GOROUTINE_QUEUE_FUNCTION, SPAN_END_FUNCTION, SPAN_START_FUNCTION
 
 TABLE = Path(__file__).resolve().parent.parent / "enricher" / "golang" / "layouts.json"
-ARCHITECTURES = ("amd64", "arm64")
+MACHINES: tuple[Machine, ...] = get_args(Machine)
 
 # Field of our layouts -> structure and field of Go's.
 RUNTIME_FIELDS = {
@@ -48,7 +49,15 @@ RUNTIME_FIELDS = {
     "g_gopc": ("runtime.g", "gopc"),
     "m_procid": ("runtime.m", "procid"),
     "m_curg": ("runtime.m", "curg"),
+    "net_family": ("net.netFD", "family"),
+    "net_sotype": ("net.netFD", "sotype"),
 }
+POLL_DESCRIPTOR = (("net.netFD", "pfd"), ("internal/poll.FD", "Sysfd"))
+LABELS = "runtime/pprof.labelMap"
+MAP_OF_STRINGS = "*hash<string,string>"  # how maps were made up to Go 1.23
+LABEL = {"runtime/pprof.label": ("key", "value"), "internal/runtime/pprof/label.Label": ("Key", "Value")}
+COUNTED_IN_GO = {"wrapper_func_id", "wait_steps", "labels_kind", "poll_sysfd"}
+SDK_MODULE = "go.opentelemetry.io/otel/sdk"
 _SPAN = "go.opentelemetry.io/otel/sdk/trace.recordingSpan"
 SDK_FIELDS = {
     "parent": (_SPAN, "parent"),
@@ -60,9 +69,22 @@ SDK_FIELDS = {
 }
 SPAN_CONTEXT = "go.opentelemetry.io/otel/trace.SpanContext"
 SPAN_CONTEXT_OFFSETS = {"traceID": 0, "spanID": 16, "traceFlags": 24}
+STRING_SIZE = 16
 MAY_BE_ABSENT = {"g_parent_goid"}
 
-EMPTY_PROGRAM = "package main\n\nfunc main() {}\n"
+STANDARD_PROGRAM = """package main
+
+import (
+	"context"
+	"net/http"
+	"runtime/pprof"
+)
+
+func main() {
+	pprof.SetGoroutineLabels(context.Background())
+	http.Get("http://127.0.0.1")
+}
+"""
 SPAN_PROGRAM = """package main
 
 import (
@@ -76,13 +98,37 @@ func main() {
 	span.End()
 }
 """
+CLIENT_PROGRAMS = {
+    "golang.org/x/net": """package main
 
-Structures = dict[str, dict[str, int]]
+import (
+	"net/http"
+
+	"golang.org/x/net/http2"
+)
+
+func main() {
+	client := http.Client{Transport: &http2.Transport{}}
+	client.Get("http://127.0.0.1")
+}
+""",
+    "google.golang.org/grpc": """package main
+
+import (
+	"context"
+
+	"google.golang.org/grpc"
+)
+
+func main() {
+	connection, _ := grpc.Dial("127.0.0.1:1", grpc.WithInsecure())
+	connection.Invoke(context.Background(), "/service/method", nil, nil)
+}
+""",
+}
+
+Offsets = dict[str, int | str | None]
 Row = dict[str, Any]  # of the JSON table: "measured", "offsets", for Go also "experiments"
-
-
-class Mismatch(Exception):
-    """Two measurements that should agree do not."""
 
 
 def go(*arguments: str, where: Path, **environment: str) -> str:
@@ -97,55 +143,24 @@ def go(*arguments: str, where: Path, **environment: str) -> str:
     return done.stdout
 
 
-def read_structures(binary: Path, wanted: set[str]) -> Structures:
-    """Field offsets of the structures `wanted`, out of the DWARF of `binary`."""
-    found: Structures = {}
-    with binary.open("rb") as stream:
-        for unit in ELFFile(stream).get_dwarf_info().iter_CUs():
-            for die in unit.iter_DIEs():
-                if die.tag != "DW_TAG_structure_type" or "DW_AT_name" not in die.attributes:
-                    continue
-                name = die.attributes["DW_AT_name"].value.decode()
-                if name in wanted and name not in found:
-                    found[name] = {
-                        field.attributes["DW_AT_name"].value.decode(): _member_offset(field)
-                        for field in die.iter_children()
-                        if field.tag == "DW_TAG_member"
-                    }
-                    if len(found) == len(wanted):
-                        return found
-    raise SystemExit(f"{binary} has no DWARF of {wanted - set(found)}")
-
-
-def _member_offset(member: Any) -> int:  # noqa: ANN401  # a DIE of pyelftools, which has no types
-    location = member.attributes["DW_AT_data_member_location"].value
-    if isinstance(location, int):
-        return location
-    # DW_OP_plus_uconst and a ULEB128: how older Go writes a constant.
-    operation, *digits = location
-    if operation != 0x23:
-        raise SystemExit(f"unknown DWARF operation {operation:#x}")
-    return sum((digit & 0x7F) << 7 * place for place, digit in enumerate(digits))
-
-
-def pick(structures: Structures, names: Mapping[str, tuple[str, str]]) -> dict[str, int | None]:
+def pick(dwarf: GoDwarf, names: Mapping[str, tuple[str, str]]) -> Offsets:
     """The offsets of the fields `names`."""
-    offsets: dict[str, int | None] = {}
+    offsets: Offsets = {}
     for ours, (structure, field) in names.items():
-        offset = structures[structure].get(field)
+        offset = dwarf.offset(structure, field)
         if offset is None and ours not in MAY_BE_ABSENT:
             raise Mismatch(f"{structure} has no field {field}")
         offsets[ours] = offset
     return offsets
 
 
-def same(by_name: Mapping[str, Mapping[str, int | None]]) -> dict[str, int | None]:
+def same(by_name: Mapping[str, Offsets]) -> Offsets:
     """The one value that all entries have."""
-    (first, offsets), *others = by_name.items()
+    (first, value), *others = by_name.items()
     for name, other in others:
-        if other != offsets:
-            raise Mismatch(f"{first} has {offsets}, {name} has {other}")
-    return dict(offsets)
+        if other != value:
+            raise Mismatch(f"{first} has {value}, {name} has {other}")
+    return dict(value)
 
 
 def wrapper_func_id(toolchain: Path) -> int:
@@ -168,58 +183,132 @@ def wait_steps(toolchain: Path) -> int:
     return 1 if "atomicstatus.CompareAndSwap(_Grunning, _Gsyscall)" in body[0] else 2
 
 
-def measure_go(version: str, work: Path, experiment: str = "") -> dict[str, int | None]:
-    """Layout of the runtime of Go `version`, agreed on by all architectures."""
-    (work / "main.go").write_text(EMPTY_PROGRAM)
-    (work / "go.mod").write_text("module empty.test\n\ngo 1.17\n")
-    environment = {"GOTOOLCHAIN": f"go{version}", "GOEXPERIMENT": experiment}
-    by_architecture = {}
-    for architecture in ARCHITECTURES:
-        binary = work / f"empty-{architecture}"
-        go("build", "-o", str(binary), ".", where=work, GOARCH=architecture, **environment)
-        by_architecture[architecture] = pick(read_structures(binary, {"runtime.g", "runtime.m"}), RUNTIME_FIELDS)
-    toolchain = Path(go("env", "GOROOT", where=work, **environment).strip())
-    counted = {"wrapper_func_id": wrapper_func_id(toolchain), "wait_steps": wait_steps(toolchain)}
-    return {**same(by_architecture), **counted}
-
-
-def measure_sdk(version: str, work: Path, toolchain: str) -> dict[str, int | None]:
-    """Layout of the SDK `version`, agreed on by all architectures. Also finds the function to probe."""
-    (work / "main.go").write_text(SPAN_PROGRAM)
-    (work / "go.mod").write_text("module span.test\n\ngo 1.17\n")
-    environment = {"GOTOOLCHAIN": toolchain}
-    go("get", f"go.opentelemetry.io/otel/sdk@v{version}", where=work, **environment)
-    go("mod", "tidy", where=work, **environment)
-    linked = go("list", "-m", "go.opentelemetry.io/otel/sdk", where=work, **environment).split()[1]
-    if linked != f"v{version}":
-        raise Mismatch(f"SDK {version} was asked for, {linked} was linked")
-    by_architecture = {}
-    for architecture in ARCHITECTURES:
-        binary = work / f"span-{architecture}"
-        go("build", "-o", str(binary), ".", where=work, GOARCH=architecture, **environment)
-        structures = read_structures(binary, {_SPAN, SPAN_CONTEXT})
-        context = {name: structures[SPAN_CONTEXT].get(name) for name in SPAN_CONTEXT_OFFSETS}
-        if context != SPAN_CONTEXT_OFFSETS:
-            raise Mismatch(f"SpanContext of SDK {version} on {architecture}: {context}")
-        by_architecture[architecture] = pick(structures, SDK_FIELDS)
-        print(f"    {architecture} (*recordingSpan).End: {describe_probe_point(binary)}")
-    return same(by_architecture)
-
-
-def describe_probe_point(binary: Path) -> str:
-    """Where the end of a span would be probed; an error where nowhere."""
+def build(
+    work: Path, machine: Machine, wanted: Iterable[str], environment: Mapping[str, str]
+) -> tuple[ElfImage, GoDwarf]:
+    """The program in `work`, and what its DWARF says of `wanted`."""
+    binary = work / f"program-{machine}"
+    go("build", "-o", str(binary), ".", where=work, GOARCH=machine, **environment)
     image = ElfImage.open(str(binary))
     assert image is not None, "go built no executable"
-    with image:
-        table = find_function_table(image)
-        functions = [] if table is None else list(table.functions(SPAN_END_FUNCTION))
-        points = [probe_point(image, function) for function in functions]
-    if len(points) != 1 or points[0] is None:
-        raise Mismatch(f"{SPAN_END_FUNCTION}: {functions}, {points}")
-    return f"{points[0].instruction} at +{points[0].address - functions[0].address:#x}"
+    return image, GoDwarf(binary, wanted)
 
 
-def merge(rows: dict[str, Row], version: str, offsets: dict[str, int | None], *, check: bool, **extra: object) -> None:
+def measure_go(version: str, work: Path, experiment: str = "") -> tuple[Offsets, Offsets]:
+    """Layout of the runtime of Go `version`, and where its own clients have their connections."""
+    (work / "main.go").write_text(STANDARD_PROGRAM)
+    (work / "go.mod").write_text("module standard.test\n\ngo 1.17\n")
+    environment = {"GOTOOLCHAIN": f"go{version}", "GOEXPERIMENT": experiment}
+    clients = [client for client in CLIENTS if client.module is None]
+    wanted = {structure for structure, _ in (*RUNTIME_FIELDS.values(), *POLL_DESCRIPTOR)} | {LABELS, *LABEL}
+    wanted |= {client.connection for client in clients} | {name for client in clients for name in client.functions}
+    wanted |= {GOROUTINE_QUEUE_FUNCTION}
+    layouts: dict[str, Offsets] = {}
+    connections: dict[str, Offsets] = {}
+    for machine in MACHINES:
+        image, dwarf = build(work, machine, wanted, environment)
+        with image, dwarf:
+            program = ProbedProgram(image, dwarf, f"go{version}")
+            layouts[machine] = pick(dwarf, RUNTIME_FIELDS) | {
+                "labels_kind": labels_kind(dwarf),
+                "poll_sysfd": sum(offset for place in POLL_DESCRIPTOR if (offset := dwarf.offset(*place)) is not None),
+            }
+            here = [client for client in clients if has_connection(dwarf, client)]
+            connections[machine] = {client.connection: dwarf.offset(client.connection, client.field) for client in here}
+            if program.takes_arguments_in_registers:
+                if program.saves_frame_pointer_first:
+                    program.check_goroutine_made()
+                for client in here:
+                    program.check_client(client)
+    toolchain = Path(go("env", "GOROOT", where=work, **environment).strip())
+    counted = {"wrapper_func_id": wrapper_func_id(toolchain), "wait_steps": wait_steps(toolchain)}
+    return {**same(layouts), **counted}, same(connections)
+
+
+def has_connection(dwarf: GoDwarf, client: Client) -> bool:
+    """Whether this release of Go has the client."""
+    return dwarf.has_structure(client.connection) and dwarf.offset(client.connection, client.field) is not None
+
+
+def labels_kind(dwarf: GoDwarf) -> LabelsKind:
+    """What a goroutine's labels are: see RuntimeLayout."""
+    underlying = dwarf.typed(LABELS)
+    if underlying == MAP_OF_STRINGS:
+        return "map"
+    element = underlying.removeprefix("[]")
+    fields = LABEL.get(element)
+    if fields is None or [dwarf.offset(element, field) for field in fields] != [0, STRING_SIZE]:
+        raise Mismatch(f"{LABELS} is {underlying}")
+    return "slice"
+
+
+def measure_sdk(version: str, work: Path, toolchain: str) -> Offsets:
+    """Layout of the SDK `version`, agreed on by all architectures. Also finds the functions to probe."""
+    (work / "main.go").write_text(SPAN_PROGRAM)
+    environment = {"GOTOOLCHAIN": toolchain}
+    require(SDK_MODULE, version, work, environment)
+    wanted = {_SPAN, SPAN_CONTEXT, SPAN_END_FUNCTION, SPAN_START_FUNCTION}
+    layouts: dict[str, Offsets] = {}
+    for machine in MACHINES:
+        image, dwarf = build(work, machine, wanted, environment)
+        with image, dwarf:
+            context = {name: dwarf.offset(SPAN_CONTEXT, name) for name in SPAN_CONTEXT_OFFSETS}
+            if context != SPAN_CONTEXT_OFFSETS or dwarf.size(SPAN_CONTEXT) != SPAN_CONTEXT_SIZE:
+                raise Mismatch(f"SpanContext of SDK {version} on {machine}: {context}")
+            program = ProbedProgram(image, dwarf, go("env", "GOVERSION", where=work, **environment).strip())
+            program.check_start(SPAN_END_FUNCTION)
+            program.check_start(SPAN_START_FUNCTION)
+            layouts[machine] = pick(dwarf, SDK_FIELDS) | {"start_span_context": program.start_span_context()}
+    return same(layouts)
+
+
+def measure_client(client: Client, version: str, work: Path, toolchain: str) -> int:
+    """Where version `version` of the client's module has its connection, agreed on by all architectures."""
+    assert client.module is not None, "clients of Go's own are measured with Go"
+    (work / "main.go").write_text(CLIENT_PROGRAMS[client.module])
+    environment = {"GOTOOLCHAIN": toolchain}
+    require(client.module, version, work, environment)
+    offsets: dict[str, Offsets] = {}
+    for machine in MACHINES:
+        image, dwarf = build(work, machine, {client.connection, *client.functions}, environment)
+        with image, dwarf:
+            offsets[machine] = {client.field: dwarf.offset(client.connection, client.field)}
+            ProbedProgram(image, dwarf, go("env", "GOVERSION", where=work, **environment).strip()).check_client(client)
+    offset = same(offsets)[client.field]
+    if not isinstance(offset, int):
+        raise Mismatch(f"{client.connection} of {version} has no field {client.field}")
+    return offset
+
+
+def require(module: str, version: str, work: Path, environment: Mapping[str, str]) -> None:
+    """Make the program in `work` a module that needs exactly `version` of `module`."""
+    (work / "go.mod").write_text("module measured.test\n\ngo 1.17\n")
+    (work / "go.sum").unlink(missing_ok=True)
+    go("get", f"{module}@v{version}", where=work, **environment)
+    go("mod", "tidy", where=work, **environment)
+    linked = go("list", "-m", module, where=work, **environment).split()[1]
+    if linked != f"v{version}":
+        raise Mismatch(f"{module} {version} was asked for, {linked} was linked")
+
+
+def merge_connections(
+    table: dict[str, dict[str, int]], version: str, offsets: Mapping[str, int | str | None], *, check: bool
+) -> None:
+    """Put measurements of one release, by structure, into `table`, as `merge` does."""
+    for structure, offset in offsets.items():
+        assert isinstance(offset, int), structure
+        minor = release(version)[:2]
+        rows = table.setdefault(structure, {})
+        for other, known in rows.items():
+            if release(other)[:2] == minor and known != offset:
+                raise Mismatch(f"{structure} of {other} has {known}, that of {version} {offset}")
+        if not check:
+            rows[version] = offset
+        elif connection_offset(structure, f"v{version}") != offset:
+            raise Mismatch(f"{structure} of {version} has {offset}, which is not in the table")
+
+
+def merge(rows: dict[str, Row], version: str, offsets: Offsets, *, check: bool, **extra: object) -> None:
     """Put a measurement into `rows` unless it contradicts what is there; a new row gets `extra` too. With `check`,
     only see whether it is there."""
     minor = ".".join(version.split(".")[:2])
@@ -245,9 +334,18 @@ def write(table: Mapping[str, Any]) -> None:
     parts = [f' "about": {json.dumps(table["about"])}']
     for name in ("runtime", "sdk"):
         rows = sorted(table[name].items(), key=lambda item: release(item[0]))
-        lines = ",\n".join(f"  {json.dumps(minor)}: {json.dumps(row)}" for minor, row in rows)
-        parts.append(f' "{name}": {{\n{lines}\n }}')
+        parts.append(_lines(name, rows))
+    connections = [
+        (structure, {version: rows[version] for version in sorted(rows, key=release)})
+        for structure, rows in table["connections"].items()
+    ]
+    parts.append(_lines("connections", connections))
     TABLE.write_text("{\n" + ",\n".join(parts) + "\n}\n", "utf-8")
+
+
+def _lines(name: str, rows: Sequence[tuple[str, object]]) -> str:
+    lines = ",\n".join(f"  {json.dumps(key)}: {json.dumps(row)}" for key, row in rows)
+    return f' "{name}": {{\n{lines}\n }}'
 
 
 def run(options: argparse.Namespace, table: Mapping[str, Any]) -> None:
@@ -255,12 +353,14 @@ def run(options: argparse.Namespace, table: Mapping[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as place:
         work = Path(place)
         for version in options.go:
-            plain = measure_go(version, work)
-            print(f"Go {version}: {plain}")
+            plain, connections = measure_go(version, work)
+            print(f"Go {version}: {plain}, {connections}")
+            merge_connections(table["connections"], version, connections, check=options.check)
             merge(table["runtime"], version, plain, check=options.check, experiments=[])
             row = table["runtime"][".".join(version.split(".")[:2])]
             for experiment in options.experiment:
-                same({"without": plain, f"with {experiment}": measure_go(version, work, experiment)})
+                other, theirs = measure_go(version, work, experiment)
+                same({"without": plain | connections, f"with {experiment}": other | theirs})
                 print(f"    the same with GOEXPERIMENT={experiment}")
                 row["experiments"] = sorted({*row["experiments"], experiment})
         for version in options.sdk:
@@ -268,19 +368,27 @@ def run(options: argparse.Namespace, table: Mapping[str, Any]) -> None:
             offsets = measure_sdk(version, work, options.toolchain)
             print(f"    {offsets}")
             merge(table["sdk"], version, offsets, check=options.check)
+        for module, _, version in (wanted.partition("@") for wanted in options.module):
+            client = next(client for client in CLIENTS if client.module == module)
+            print(f"{module} {version}")
+            offset = measure_client(client, version, work, options.toolchain)
+            print(f"    {client.connection}.{client.field}: {offset}")
+            merge_connections(table["connections"], version, {client.connection: offset}, check=options.check)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """See the text at the top of this file."""
+    modules = [client.module for client in CLIENTS if client.module is not None]
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--go", nargs="*", default=[], metavar="1.26.8", help="Go releases")
     parser.add_argument("--sdk", nargs="*", default=[], metavar="1.47.0", help="SDK releases")
+    parser.add_argument("--module", nargs="*", default=[], metavar="PATH@1.85.0", help=f"of {' or '.join(modules)}")
     parser.add_argument("--experiment", nargs="*", default=[], help="GOEXPERIMENT values to try with each --go")
-    parser.add_argument("--toolchain", default="local", help="GOTOOLCHAIN to build the SDKs with")
+    parser.add_argument("--toolchain", default="local", help="GOTOOLCHAIN to build SDKs and modules with")
     parser.add_argument("--check", action="store_true", help="compare only, write nothing")
     options = parser.parse_args(arguments)
-    assert {field.name for field in fields(RuntimeLayout)} == {*RUNTIME_FIELDS, "wrapper_func_id", "wait_steps"}
-    assert {field.name for field in fields(SdkLayout)} == set(SDK_FIELDS)
+    assert {field.name for field in fields(RuntimeLayout)} == {*RUNTIME_FIELDS, *COUNTED_IN_GO}
+    assert {field.name for field in fields(SdkLayout)} == {*SDK_FIELDS, "start_span_context"}
     table = json.loads(TABLE.read_text("utf-8"))
     try:
         run(options, table)

@@ -15,6 +15,7 @@ DURATION = "ebpf.syscall.blocked.duration"
 COUNT = "ebpf.syscall.blocked.count"
 KIND = "ebpf.syscall.blocked.kind"
 AFTER_END = "ebpf.syscall.blocked.after_end"
+DIRECT = "ebpf.syscall.blocked.direct"
 PEER = "ebpf.syscall.peer"
 
 KINDS = {
@@ -35,6 +36,8 @@ def claims(evidence: SpanEvidence) -> dict[str, Value]:
     }
     if evidence.blocked_after_end_ns:
         found[AFTER_END] = evidence.blocked_after_end_ns / 1e9
+    if evidence.direct_ns < evidence.blocked_ns:
+        found[DIRECT] = evidence.direct_ns / 1e9
     if peer := longest.peer():
         found[PEER] = peer
     return found
@@ -42,15 +45,16 @@ def claims(evidence: SpanEvidence) -> dict[str, Value]:
 
 CAUSE = Cause(
     name="blocked_syscall",
-    summary="a system call of the span's goroutine was blocked for at least processors.ebpf.blocked_threshold",
+    summary="a system call that the span waited for was blocked for at least processors.ebpf.blocked_threshold",
     needs=("syscalls",),
     attributes=(
         Attribute(BLOCKED, "bool", "", "set only when true"),
         Attribute(NAME, "string", "", "the call that waited longest"),
-        Attribute(DURATION, "double", "s", "time blocked inside the span and its tail; overlaps count once"),
+        Attribute(DURATION, "double", "s", "time blocked inside the span, its child spans and its tail; overlaps count once"),
         Attribute(COUNT, "int", "{wait}", "waits inside the span and its tail"),
         Attribute(KIND, "string", "", "kernel: the thread slept; parked: the goroutine did; mixed: both"),
         Attribute(AFTER_END, "double", "s", "the part of the duration that lies after the span's own end"),
+        Attribute(DIRECT, "double", "s", "the part in no child span of the process; left off where that is all of it"),
         Attribute(PEER, "string", "", "address:port or type of descriptor that the longest wait was for"),
     ),
     claims=claims,

@@ -15,7 +15,8 @@ Found = GoBinary | EnricherError | None  # None: not built by Go
 
 @dataclass(frozen=True, slots=True)
 class WatchedProcess:
-    """`exact`: each of its spans can be tied to its goroutine. `reasons`, sentences, say why not."""
+    """`exact`: each of its spans can be tied to its goroutine. `reasons`: sentences that say why not, and what else is
+    not seen of it."""
 
     pid: int
     executable: str
@@ -83,5 +84,5 @@ def _as_inspected(found: Found) -> GoProgram | NotGo | Uninspected:
     if found is None:
         return NotGo()
     return GoProgram(
-        found.go_version, found.modules.get(SDK_MODULE), found.is_collector, layout=None, span_end=None, lacks=()
+        found.go_version, found.modules.get(SDK_MODULE), found.is_collector, layout=None, targets=(), lacks=()
     )

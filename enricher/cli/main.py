@@ -14,6 +14,9 @@ from enricher.errors import EnricherError
 # The modules are imported when called: `run` stays small, and every command starts quickly.
 COMMANDS: Final = {
     "run": "Receive spans, add what the kernel knows, pass them on.",
+    "record": "Run, and record what decides about spans into FILE.",
+    "replay": "Decide a recording anew, and tell what is decided otherwise.",
+    "explain": "Tell why the spans of a trace left as they did.",
     "validate": "Check a configuration and tell all that is wrong with it.",
     "doctor": "Tell what this host lacks, what that costs, and how to mend it.",
     "components": "List receivers, processors, exporters, match methods and causes.",

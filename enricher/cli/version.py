@@ -4,15 +4,7 @@ import platform
 
 import click
 
-
-def installed_version() -> str:
-    """Of the installed package; "unknown" where it runs from a source tree that is not installed."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("enricher")
-    except PackageNotFoundError:
-        return "unknown"
+from enricher.version import installed_version
 
 
 @click.command("version")

@@ -73,6 +73,18 @@ class Whole:
 
 
 @dataclass(frozen=True, slots=True)
+class PowerOfTwo(Whole):
+    """An integer, a power of two."""
+
+    def read(self, raw: object) -> int:
+        # Without super(): in a class with slots it would look for the class that this one was before it had them.
+        found = Whole.read(self, raw)
+        if found & (found - 1):
+            raise Rejected(f"{raw} is no power of two; the next is {1 << found.bit_length()}")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
 class Real:
     """A number."""
 

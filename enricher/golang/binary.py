@@ -1,24 +1,30 @@
 """All that a probe has to know about a Go executable, read from its file."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from enricher.golang.buildinfo import read_build_info
+from enricher.golang.client_calls import GRPC_MODULE, NET_MODULE, CallPoint
 from enricher.golang.elf import ElfImage, Machine, UnreadableBinary
-from enricher.golang.layouts import RuntimeLayout, SdkLayout, go_minor, runtime_layout, sdk_layout
-from enricher.golang.pclntab import find_function_table
-from enricher.golang.probe_point import REGISTER_ARGUMENTS_SINCE_MINOR, ProbePoint, probe_point
+from enricher.golang.layouts import RuntimeLayout, SdkLayout, runtime_layout, sdk_layout
+from enricher.golang.points import Build, Points, find_points
+from enricher.golang.probe_point import ProbePoint
 from enricher.golang.reason import Reason, ReasonCode
 
-__all__ = ["GoBinary", "Reason", "ReasonCode", "UnreadableBinary", "inspect"]
-
-SPAN_END_FUNCTION = "go.opentelemetry.io/otel/sdk/trace.(*recordingSpan).End"
+__all__ = ["CallPoint", "GoBinary", "ProbePoint", "Reason", "ReasonCode", "UnreadableBinary", "inspect"]
 
 _SDK_MODULE = "go.opentelemetry.io/otel/sdk"
 _COLLECTOR_MODULE = "go.opentelemetry.io/collector/service"
 # A big program has hundreds of modules, and one of these records is kept for each program.
-_MODULES_KEPT = ("go.opentelemetry.io/otel", "go.opentelemetry.io/contrib/instrumentation/")
+_MODULES_KEPT = (_COLLECTOR_MODULE, GRPC_MODULE, NET_MODULE)
+_MODULE_FAMILIES_KEPT = ("go.opentelemetry.io/otel", "go.opentelemetry.io/contrib/instrumentation/")
+
+
+# A program built from files, not from a package, has no main module.
+_MODULE = re.compile(r"^(mod|dep)\t", re.MULTILINE)
+_PROFILE = re.compile(r"^build\t-pgo=(?!off$)\S", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +32,21 @@ class GoBinary:
     """A Go executable. What is None has its reason among `reasons`.
 
     `go_version` is "1.26.8", and the toolchain's whole name where it is no release. `modules` holds path and
-    version of the OpenTelemetry modules that are linked in; where one was replaced, the version is
-    "=> " and the replacement. `span_end` is where the SDK ends a span that is recorded: there the span is in
-    the register of the first argument (amd64 RAX, arm64 X0) and g in its own (R14, X28).
+    version of the OpenTelemetry modules that are linked in, and of those of clients; where one was replaced, the
+    version is "=> " and the replacement.
+
+    At all points g is in its own register (amd64 R14, arm64 X28), and the first argument in RAX or X0:
+    - `span_end`, where the SDK ends a span that is recorded: the span;
+    - `span_start`, where it makes one: nothing of use, its ids are on the stack (SdkLayout.start_span_context);
+    - `goroutine_made`, where a go statement hands over the new goroutine: the second argument, in RBX or X1, is its
+      g, with all fields set. What runs there is the scheduler: the g register holds the g0 of the thread, and the
+      goroutine that made it is g0.m.curg;
+    - `goroutine_exit`, where a goroutine has returned from its function: nothing;
+    - `calls`, where clients are about to make a call: a connection, see CallPoint.
+
+    `background_reader` is address and size of the function whose goroutines only look out for a client to go away.
+
+    A point whose instruction is "jbe" or "b.ls" is passed twice where the stack had to grow.
     """
 
     path: str
@@ -39,7 +57,12 @@ class GoBinary:
     runtime: RuntimeLayout | None
     sdk: SdkLayout | None
     span_end: ProbePoint | None
+    span_start: ProbePoint | None
+    goroutine_made: ProbePoint | None
+    calls: tuple[CallPoint, ...]
     reasons: tuple[Reason, ...]
+    goroutine_exit: ProbePoint | None = None
+    background_reader: tuple[int, int] | None = None
 
     @property
     def is_collector(self) -> bool:
@@ -50,9 +73,9 @@ class GoBinary:
 def inspect(path: str | os.PathLike[str]) -> GoBinary | None:
     """Read the executable at `path`; None if it was not built by Go for 64-bit amd64 or arm64.
 
-    Raises UnreadableBinary, and nothing else, if it cannot be read or its headers make no sense. Takes some
-    milliseconds for most binaries, and some 20 ms for one of 50 MB; a hostile one is given up after 1 GiB of
-    reading.
+    Raises UnreadableBinary, and nothing else, if it cannot be read or its headers make no sense. Takes a
+    few milliseconds for most binaries, and some 50 ms for one of 36 MB that has the SDK and all clients; a hostile one
+    is given up after 1 GiB of reading.
     """
     image = ElfImage.open(os.fspath(path))
     if image is None:
@@ -63,12 +86,15 @@ def inspect(path: str | os.PathLike[str]) -> GoBinary | None:
             return None
         main_module, modules = _parse_modules(info.modules)
         runtime = runtime_layout(info.go_version)
-        sdk = _find_sdk(main_module, modules)
-        span_end: ProbePoint | Reason | None = None
-        # Without both layouts nobody could read what the probe finds.
-        if isinstance(runtime, RuntimeLayout) and isinstance(sdk, SdkLayout):
-            span_end = _find_span_end(image, info.go_version, runtime)
-    found = (runtime, sdk, span_end)
+        sdk = _find_sdk(modules, recorded=_MODULE.search(info.modules) is not None)
+        points = Points()
+        # Without the layout of the runtime nobody could read what a probe finds, without the SDK there is no span to
+        # tie it to.
+        if isinstance(runtime, RuntimeLayout) and (isinstance(sdk, SdkLayout) or sdk.code != ReasonCode.SDK_ABSENT):
+            layout = sdk if isinstance(sdk, SdkLayout) else None
+            build = Build(info.go_version, modules, profiled=_PROFILE.search(info.modules) is not None)
+            points = find_points(image, build, runtime, layout)
+    unknown = [found for found in (runtime, sdk) if isinstance(found, Reason)]
     return GoBinary(
         path=image.path,
         go_version=info.go_version.removeprefix("go"),
@@ -77,8 +103,13 @@ def inspect(path: str | os.PathLike[str]) -> GoBinary | None:
         machine=image.machine,
         runtime=runtime if isinstance(runtime, RuntimeLayout) else None,
         sdk=sdk if isinstance(sdk, SdkLayout) else None,
-        span_end=span_end if isinstance(span_end, ProbePoint) else None,
-        reasons=tuple(reason for reason in found if isinstance(reason, Reason)),
+        span_end=points.span_end,
+        span_start=points.span_start,
+        goroutine_made=points.goroutine_made,
+        goroutine_exit=points.goroutine_exit,
+        background_reader=points.background_reader,
+        calls=points.calls,
+        reasons=(*unknown, *points.reasons),
     )
 
 
@@ -97,41 +128,18 @@ def _parse_modules(text: str) -> tuple[str, dict[str, str]]:
             continue
         if kind == "mod":
             main_module = path
-        if path == _COLLECTOR_MODULE or path.startswith(_MODULES_KEPT):
+        if path in _MODULES_KEPT or path.startswith(_MODULE_FAMILIES_KEPT):
             modules[path] = version
         last = path
     return main_module, modules
 
 
-def _find_sdk(main_module: str, modules: Mapping[str, str]) -> SdkLayout | Reason:
+def _find_sdk(modules: Mapping[str, str], *, recorded: bool) -> SdkLayout | Reason:
     version = modules.get(_SDK_MODULE)
     if version is not None and not version.startswith("=>"):
         return sdk_layout(version)
     if version is not None:
         return Reason(ReasonCode.SDK_REPLACED, f"the OpenTelemetry SDK is replaced ({version})")
-    if main_module:
+    if recorded:
         return Reason(ReasonCode.SDK_ABSENT, "the OpenTelemetry SDK is not linked in")
     return Reason(ReasonCode.MODULES_ABSENT, "no modules were recorded when it was built, so no SDK version is known")
-
-
-def _find_span_end(image: ElfImage, go_version: str, runtime: RuntimeLayout) -> ProbePoint | Reason:
-    minor = go_minor(go_version)
-    if minor is None or minor < REGISTER_ARGUMENTS_SINCE_MINOR[image.machine]:
-        sentence = f"{go_version} does not pass arguments in registers on {image.machine}"
-        return Reason(ReasonCode.PROBE_POINT_UNKNOWN, sentence)
-    try:
-        table = find_function_table(image)
-        if table is None:
-            return Reason(ReasonCode.FUNCTIONS_UNREADABLE, "it has no function table of a known layout")
-        for function in table.functions(SPAN_END_FUNCTION):
-            if function.func_id == runtime.wrapper_func_id:
-                continue
-            point = probe_point(image, function)
-            if point is None:
-                sentence = f"{function.name} does not begin with a stack check of a known form"
-                return Reason(ReasonCode.PROBE_POINT_UNKNOWN, sentence)
-            return point
-    except UnreadableBinary as error:
-        # Its processes can still be watched, by their system calls.
-        return Reason(ReasonCode.FUNCTIONS_UNREADABLE, f"its function table cannot be read: {error.problem}")
-    return Reason(ReasonCode.FUNCTION_ABSENT, f"{SPAN_END_FUNCTION} is not linked in")

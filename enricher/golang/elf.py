@@ -181,9 +181,14 @@ class ElfImage:
             if segment.writable:
                 yield from self.find(_WORD.pack(target), segment.address, segment.size, align=8)
 
-    def is_code(self, address: int) -> bool:
-        """Whether `address` is in an executable segment."""
-        return any(s.executable and s.address <= address < s.address + s.size for s in self.segments)
+    def is_code(self, address: int, size: int = 1) -> bool:
+        """Whether the `size` bytes at `address` are in an executable segment."""
+        for segment in self.segments:
+            into = address - segment.address
+            # Where segments overlap, the first one counts, as for all reading.
+            if 0 <= into < segment.size:
+                return segment.executable and size <= segment.size - into
+        return False
 
     # --- headers ---
 

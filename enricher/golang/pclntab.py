@@ -92,12 +92,17 @@ class FunctionTable:
                 index = self._index_of(record)
                 if index is not None:
                     yield self._function(name, index, record)
+                    # Half of the search is saved: a place among the names belongs to one function.
+                    break
 
     def _function(self, name: str, index: int, record: int) -> Function:
         address = self._entry(index)
         size = self._entry(index + 1) - address
-        if size <= 0 or not self._image.is_code(address):
+        if size <= 0 or not self._image.is_code(address, size):
             raise self._image.unreadable(f"{name} is at {address:#x} with {size} bytes, which is not code")
+        # A record begins with the entry that its row has, and rows are in the order of their functions.
+        if self._entry_at(self._rows + record) != address or (index and self._entry(index - 1) > address):
+            raise self._image.unreadable(f"{name} is at {address:#x} by its row, and elsewhere by what is around it")
         func_id = self._image.read(self._rows + record + self._layout.func_id, 1)[0]
         return Function(name, address, size, func_id)
 
@@ -122,11 +127,12 @@ class FunctionTable:
 
     def _entry(self, index: int) -> int:
         """Address of function `index`; for the number of functions, the address behind the last one."""
-        row = self._layout.row
-        place = self._rows + index * row.size
+        return self._entry_at(self._rows + index * self._layout.row.size)
+
+    def _entry_at(self, place: int) -> int:
         if self._layout.text_start is None:
             return self._image.pointer(place)
-        return self._text_start + int.from_bytes(self._image.read(place, row.size // 2), "little")
+        return self._text_start + int.from_bytes(self._image.read(place, self._layout.row.size // 2), "little")
 
     def _read_text_start(self, address: int, place: int) -> int:
         text_start = self._image.pointer(address + place)

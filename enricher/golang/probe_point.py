@@ -8,6 +8,8 @@ them, which costs 15 to 17 us a hit against 0.6 us for an instruction that it em
 does not, so the push is preferred. Go saves the frame pointer right behind the stack check from 1.21 on;
 up to 1.20 it lowers the stack pointer first, which would be single-stepped.
 
+A call is emulated too, on amd64 as on arm64: where it is the call that matters, it is the one to probe.
+
 Go's assemblers write the stack check in few forms (stacksplit in cmd/internal/obj/x86/obj6.go and
 cmd/internal/obj/arm64/obj7.go), and none of them touches what a probe reads: arguments, g, stack
 pointer. So the two usual forms are matched exactly and all else is refused. The tests hold them against
@@ -22,12 +24,17 @@ from typing import Literal
 from enricher.golang.elf import ElfImage, Machine
 from enricher.golang.pclntab import Function
 
-Instruction = Literal["push %rbp", "jbe", "b.ls"]
+Instruction = Literal["push %rbp", "jbe", "b.ls", "call", "bl"]
 
 # Minor of the first Go 1.x that passes arguments in registers.
 REGISTER_ARGUMENTS_SINCE_MINOR: dict[Machine, int] = {"amd64": 17, "arm64": 18}
 
 _LONGEST_STACK_CHECK = 20
+
+# The functions in which calls are looked for have some 100 bytes.
+_LONGEST_SCAN = 4096
+_AMD64_CALL = re.compile(rb"\xe8(?=(.{4}))", re.DOTALL)  # call rel32
+_AMD64_CALL_SIZE = 5
 
 # g is in R14, the bound of its stack 16 bytes into it.
 _AMD64_STACK_CHECK = re.compile(
@@ -59,8 +66,9 @@ _ARM64_INSTRUCTION_SIZE = 4
 
 @dataclass(frozen=True, slots=True)
 class ProbePoint:
-    """An instruction of `function` that the kernel emulates, at which the arguments are still in their
-    registers. `address` is the file's own, `file_offset` is what a uprobe is attached by."""
+    """An instruction of `function` that the kernel emulates. At the start of a function its arguments are still in
+    their registers, at a call those of the function called are. `address` is the file's own, `file_offset` is what a
+    uprobe is attached by."""
 
     function: str
     address: int
@@ -77,6 +85,46 @@ def probe_point(image: ElfImage, function: Function) -> ProbePoint | None:
     offset, instruction = found
     address = function.address + offset
     return ProbePoint(function.name, address, image.offset_of(address), instruction)
+
+
+def call_point(image: ElfImage, function: Function, target: int) -> ProbePoint | None:
+    """The call of the function at address `target` in `function` of `image`.
+
+    None: there is none or more than one, or `function` does not begin with a stack check of a known form.
+    """
+    start = probe_point(image, function)
+    if start is None or function.size > _LONGEST_SCAN:
+        return None
+    code = image.read(function.address, function.size)
+    calls = (amd64_calls if image.machine == "amd64" else arm64_calls)(code, target - function.address)
+    address = function.address + calls[0] if len(calls) == 1 else 0
+    if address <= start.address:
+        return None
+    instruction: Instruction = "call" if image.machine == "amd64" else "bl"
+    return ProbePoint(function.name, address, image.offset_of(address), instruction)
+
+
+def amd64_calls(code: bytes, target: int) -> list[int]:
+    """Offsets in `code` of the calls of what is `target` bytes from its start.
+
+    Code is not decoded: a distance of four bytes that is right by chance, inside of other instructions, is one in
+    four billion for each byte.
+    """
+    return [
+        match.start()
+        for match in _AMD64_CALL.finditer(code)
+        if match.start() + _AMD64_CALL_SIZE + int.from_bytes(match[1], "little", signed=True) == target
+    ]
+
+
+def arm64_calls(code: bytes, target: int) -> list[int]:
+    """Offsets in `code` of the calls of what is `target` bytes from its start."""
+    found: list[int] = []
+    for index, (word,) in enumerate(struct.iter_unpack("<I", code[: len(code) // 4 * 4])):
+        distance = (word & 0x3FFFFFF) - ((word & 0x2000000) << 1)
+        if word >> 26 == 0b100101 and (index + distance) * _ARM64_INSTRUCTION_SIZE == target:  # bl
+            found.append(index * _ARM64_INSTRUCTION_SIZE)
+    return found
 
 
 def amd64_probe_offset(code: bytes, size: int) -> tuple[int, Instruction] | None:

@@ -15,6 +15,7 @@ class ReasonCode(StrEnum):
     FUNCTIONS_UNREADABLE = "functions_unreadable"
     FUNCTION_ABSENT = "function_absent"
     PROBE_POINT_UNKNOWN = "probe_point_unknown"
+    CLIENT_VERSION_UNKNOWN = "client_version_unknown"
 
 
 @dataclass(frozen=True, slots=True)

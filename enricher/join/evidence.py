@@ -64,7 +64,15 @@ class SpanEvidence(Protocol):
     @property
     def blocked_after_end_ns(self) -> int: ...
     @property
+    def direct_ns(self) -> int:
+        """The part of `blocked_ns` that lies in no child span of the same process."""
+
+    @property
     def blocked_count(self) -> int: ...
     @property
     def kinds(self) -> int:
         """`WaitKind` values of the waits, or-ed."""
+
+    @property
+    def via(self) -> str:
+        """`connection` if all of the waits were those of connections it used as a client, otherwise `goroutine`."""

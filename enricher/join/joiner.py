@@ -1,12 +1,15 @@
 """From a request and the evidence to the request as it leaves: the one place where spans get attributes."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from enricher.causes.cause import Cause, Value
 from enricher.join.claims import COMPLETE, MATCH_METHOD, OBSERVED, claims_of
-from enricher.join.methods.method import Match, MatchMethod, Request, Window
+from enricher.join.explanation import SpanExplanation, Trial
+from enricher.join.methods import connection, span_end
+from enricher.join.methods.method import Match, MatchMethod, Method, Request, Window
+from enricher.join.methods.origin import Origins
 
 Encode = Callable[[dict[str, Value]], bytes]
 
@@ -26,69 +29,164 @@ class Tally:
     unmatched: int = 0
     enriched: int = 0  # left with at least one claim
     incomplete: int = 0  # left with ebpf.complete=false
+    missed: int = 0  # of these, the ones that were unmatched, as evidence was missed
 
 
 class Joiner:
     """Decides requests. Not thread-safe: the policy thread owns it."""
 
     def __init__(
-        self, methods: Sequence[MatchMethod], causes: Sequence[Cause], encode: Encode, *, stamp_all: bool
+        self,
+        methods: Sequence[MatchMethod],
+        causes: Sequence[Cause],
+        encode: Encode,
+        origins: Origins | None = None,
+        *,
+        stamp_all: bool,
     ) -> None:
+        """Without `origins`, nothing is said of unmatched spans."""
         self._methods = methods
         self._causes = causes
         self._encode = encode
+        self._origins = origins
         self._stamp_all = stamp_all
         self.tally = Tally()
 
-    def saw(self, request: Request, window: Window) -> None:
+    def saw(self, request: Request) -> None:
         """To be called once for every request when it comes."""
         for method in self._methods:
-            method.saw(request, window)
+            method.saw(request)
 
     def decide(self, request: Request, window: Window) -> bytes | OpenUntil:
         """The body to forward: the very same object where nothing is to be added.
 
         If a tail of this request may still change and reaches beyond `window.settled_ns`, nothing is decided.
         """
-        attributes: dict[int, dict[str, Value]] = {}
+        matches = []
         unmatched: Sequence[int] | None = None
         for method in self._methods:
             match = method.match(request, unmatched, window)
             if match.open_until_ns:
                 return OpenUntil(match.open_until_ns)
-            self._apply(match, method.method.name, request, attributes)
+            if self._origins and method.method is span_end.METHOD and match.matched:
+                self._origins.learn(request, match.unmatched, window)
+            matches.append((method.method, match))
             unmatched = match.unmatched
             if not unmatched:
                 break
-        self.tally.unmatched += len(unmatched or ())
-        if self._stamp_all:
-            for ordinal in range(request.scanned.span_count):
-                attributes.setdefault(ordinal, {OBSERVED: False})
+        attributes: dict[int, dict[str, Value]] = {}
+        for declared, match in matches:
+            self._apply(match, declared, request, attributes, self.tally)
+        if unmatched:
+            self._give_up(unmatched, request, attributes, self.tally)
         if not attributes:
             return request.scanned.body
         return request.scanned.splice([(ordinal, self._encode(attributes[ordinal])) for ordinal in sorted(attributes)])
 
-    def _apply(self, match: Match, method: str, request: Request, attributes: dict[int, dict[str, Value]]) -> None:
+    def explain(self, request: Request, ordinal: int, window: Window) -> SpanExplanation:
+        """Why a span would leave as it would if it were decided now. Nothing is counted or learned.
+
+        Raises IndexError if the request has no such span.
+        """
+        span = request.spans[ordinal]
+        window = replace(window, settled_ns=None)
+        claims, trials = self._try(request, ordinal, window)
+        found = trials[-1] if trials and trials[-1].matched else None
+        process, process_why = self._process_of(request, ordinal, found)
+        return SpanExplanation(
+            trace_id=span.trace_id.hex(),
+            span_id=span.span_id.hex(),
+            parent_span_id=span.parent_span_id.hex(),
+            kind=span.kind,
+            start_unix_ns=span.start_unix_ns,
+            end_unix_ns=span.end_unix_ns,
+            method=str(claims.get(MATCH_METHOD, found.method if found else "")),
+            process=process,
+            process_why=process_why,
+            trials=trials,
+            claims=claims,
+            left_off=_left_off(found, claims),
+        )
+
+    def _try(self, request: Request, ordinal: int, window: Window) -> tuple[dict[str, Value], tuple[Trial, ...]]:
+        """The attributes of one span, and the trials of the methods up to the one that matched."""
+        attributes: dict[int, dict[str, Value]] = {}
+        unmatched: Sequence[int] | None = None
+        trials = []
+        for method in self._methods:
+            trials.append(method.explain(request, ordinal, window))
+            match = method.match(request, unmatched, window)
+            if ordinal not in match.unmatched:
+                self._apply(match, method.method, request, attributes, Tally())
+                break
+            unmatched = [ordinal]
+        else:
+            self._give_up([ordinal], request, attributes, Tally())
+        return attributes.get(ordinal, {}), tuple(trials)
+
+    def _process_of(self, request: Request, ordinal: int, found: Trial | None) -> tuple[int | None, str]:
+        tgid = found.identity.get("tgid") if found else None
+        if found and isinstance(tgid, int):
+            return tgid, f"What {found.method} found is of that process."
+        if self._origins is None:
+            return None, "Nothing is asked of where spans come from."
+        origin = self._origins.of(request, ordinal)
+        return origin.tgid, origin.why
+
+    def _apply(
+        self, match: Match, method: Method, request: Request, attributes: dict[int, dict[str, Value]], tally: Tally
+    ) -> None:
         if match.matched:
-            self.tally.matched[method] += match.matched
+            tally.matched[method.name] += match.matched
         for evidence in match.evidence:
-            claims = claims_of(evidence, self._causes, method)
+            name = connection.name_of(method, evidence)
+            if name != method.name:
+                tally.matched[method.name] -= 1
+                tally.matched[name] += 1
+            claims = claims_of(evidence, self._causes, name)
             if claims:
                 attributes[evidence.ordinal] = claims
-                self.tally.enriched += 1
-                self.tally.incomplete += not evidence.complete
+                tally.enriched += 1
+                tally.incomplete += not evidence.complete
         for ordinal in match.incomplete:
-            attributes[ordinal] = {MATCH_METHOD: method, COMPLETE: False}
-            self.tally.incomplete += 1
+            attributes[ordinal] = {MATCH_METHOD: method.name, COMPLETE: False}
+            tally.incomplete += 1
         if self._stamp_all:
             self._stamp(match, method, request, attributes)
 
+    def _give_up(
+        self, unmatched: Sequence[int], request: Request, attributes: dict[int, dict[str, Value]], tally: Tally
+    ) -> None:
+        """Says of spans that no method could tie what can be said."""
+        missed = set(self._origins.missed(request, unmatched)) if self._origins else set()
+        tally.unmatched += len(unmatched)
+        tally.incomplete += len(missed)
+        tally.missed += len(missed)
+        for ordinal in missed:
+            attributes[ordinal] = {COMPLETE: False}
+        if self._stamp_all:
+            for ordinal in unmatched:
+                attributes.setdefault(ordinal, {})[OBSERVED] = ordinal in missed
+
     @staticmethod
-    def _stamp(match: Match, method: str, request: Request, attributes: dict[int, dict[str, Value]]) -> None:
-        missing = set(match.unmatched)
-        known = match.identified or (n for n in range(request.scanned.span_count) if n not in missing)
+    def _stamp(match: Match, method: Method, request: Request, attributes: dict[int, dict[str, Value]]) -> None:
+        known = match.identified
+        if known is None:
+            missing = set(match.unmatched)
+            known = [ordinal for ordinal in range(request.scanned.span_count) if ordinal not in missing]
         for ordinal in known:
             stamp = attributes.setdefault(ordinal, {})
-            stamp.setdefault(MATCH_METHOD, method)
-            stamp.setdefault(COMPLETE, True)
+            stamp.setdefault(MATCH_METHOD, method.name)
+            # Of the others nobody knows what they did not see.
+            stamp.setdefault(COMPLETE, method.exact)
             stamp[OBSERVED] = True
+
+
+def _left_off(found: Trial | None, claims: Mapping[str, Value]) -> tuple[str, ...]:
+    if found is None:
+        if claims.get(COMPLETE) is False:
+            return ("Evidence of its process was lost, or it was not watched yet: more might have been known.",)
+        return ()
+    whys = Counter(wait.why for wait in found.considered if not wait.claimed)
+    waits = tuple(f"{count} wait{'s' if count > 1 else ''}: {why}" for why, count in whys.items())
+    return (*waits, *found.incomplete_because)

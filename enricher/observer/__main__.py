@@ -19,6 +19,8 @@ from enricher.config.values import split_endpoint
 from enricher.exits import CANNOT_OBSERVE, CANNOT_START
 from enricher.observer import host
 from enricher.observer.discovery import Discovery
+from enricher.observer.header_ring import HeaderRing
+from enricher.observer.headers import HeaderBlocks
 from enricher.observer.inspection import Inspector
 from enricher.observer.observer import TICK_NS, Observer
 from enricher.observer.probe_set import Failed, NothingLoaded, Probe, ProbeSet, Status
@@ -55,7 +57,9 @@ def _run(settings: Settings, log_fd: int, log: Logger) -> int:
         log.error("nothing can be observed", why=f"pid namespace is {namespace.detail}", fix=namespace.fix)
         return cannot
     try:
-        probes = ProbeSet(wanted, blocked_threshold_ns=settings.ebpf.blocked_threshold_ns)
+        probes = ProbeSet(
+            wanted, blocked_threshold_ns=settings.ebpf.blocked_threshold_ns, ring_bytes=settings.ebpf.ring_size
+        )
     except NothingLoaded as error:
         _tell_status(error.status, log)
         return cannot
@@ -75,6 +79,7 @@ def observe(probes: ProbeSet, settings: Settings, ebpf: Ebpf, log_fd: int, log: 
     """Until SIGTERM."""
     evidence = LogWriter(log_fd)
     discovery = Discovery(probes, Inspector(), ebpf.select, log, time.monotonic_ns)
+    blocks = probes.header_blocks
     host_name, port = split_endpoint(settings.grpc.endpoint)
     observer = Observer(
         probes=probes,
@@ -83,6 +88,7 @@ def observe(probes: ProbeSet, settings: Settings, ebpf: Ebpf, log_fd: int, log: 
         discovery=discovery,
         # Port 0: whichever is free, which only the pipeline knows.
         senders=Senders(host_name, port) if port else None,
+        headers=HeaderBlocks(HeaderRing(blocks.fd, blocks.max_entries)) if blocks else None,
         log=log,
         unknown_since_ns=evidence.last_heartbeat_ns,
     )

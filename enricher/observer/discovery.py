@@ -13,11 +13,12 @@ from typing import ClassVar
 
 from enricher.config.model import Select
 from enricher.errors import EnricherError
-from enricher.evidence.records import Event, EventFlag, EventKind, ProcessLayout
+from enricher.evidence.records import Event, EventFlag, EventKind, ProcessIdentity, ProcessLayout
 from enricher.observer.inspection import GoProgram, Inspected, Inspector, NotGo, Uninspected
 from enricher.observer.libbpf import MapFull
-from enricher.observer.probe_set import Probe, ProbePlace, ProbeSet
+from enricher.observer.probe_set import Probe, ProbeSet
 from enricher.observer.selection import Candidate, Verdict, decide
+from enricher.observer.uprobes import Attached, ProbePlace
 from enricher.processes import proc
 from enricher.processes.proc import Executable, FileIdentity, ProcessHidden, ProcessUnreadable
 from enricher.telemetry.logs import FirstTimes, Logger
@@ -49,7 +50,8 @@ class Watched:
     start_ticks: int
     identity: FileIdentity
     flags: int
-    place: ProbePlace | None
+    places: tuple[ProbePlace, ...]
+    process: ProcessIdentity
 
 
 class ImageChanged(EnricherError):
@@ -142,11 +144,7 @@ class Discovery:
         if fresh:
             self._probes.mark_threads()
             now_ns = self._clock()
-            told = {
-                tgid: _event(EventKind.PROCESS, tgid, now_ns, self.watched[tgid].flags)
-                for tgid in fresh
-                if tgid in self.watched
-            }
+            told = {tgid: _process_event(tgid, now_ns, self.watched[tgid]) for tgid in fresh if tgid in self.watched}
             self._announced |= told
             self._records += told.values()
         records, self._records = self._records, []
@@ -256,13 +254,18 @@ class Discovery:
         """Returns the flags. The order is that of `Discovery.step`: uprobe, map, threads, and only then the time from
         which on the evidence is whole."""
         tgid = status.pid
-        layout, place = ProcessLayout(), None
+        layout, attached = ProcessLayout(), Attached()
         if isinstance(inspected, GoProgram) and inspected.layout is not None:
-            layout = replace(inspected.layout, flags=EventFlag.PROCESS_HAS_GOROUTINES)
-            place = self._attach_span_end(executable, inspected)
-            if place is not None:
-                layout = replace(layout, flags=layout.flags | EventFlag.PROCESS_HAS_SPAN_ENDS)
+            attached = self._attach(executable, inspected)
+            layout = replace(inspected.layout, flags=EventFlag.PROCESS_HAS_GOROUTINES | attached.flags)
+        if not layout.flags & EventFlag.PROCESS_HAS_SPAN_ENDS and self._probes.has(Probe.HEADERS):
+            layout = replace(layout, flags=layout.flags | EventFlag.PROCESS_WANTS_HEADERS)
         try:
+            process = ProcessIdentity(
+                start_ticks=status.start_ticks,
+                inner_pid=proc.inner_pid(tgid),
+                container_id=proc.container_id(tgid)[: len(ProcessIdentity().container_id)],
+            )
             self._probes.watch(tgid, layout)
             # It may have run another image, or have ended and left its pid to another, since it was looked at.
             if (
@@ -272,34 +275,29 @@ class Discovery:
                 raise ImageChanged(f"process {tgid} has changed while it was looked at")
         except EnricherError as error:
             self._probes.unwatch(tgid)
-            if place is not None:
-                self._probes.release_span_end(place)
+            self._probes.release(attached.places)
             if isinstance(error, MapFull):
                 self.statistics.too_many += 1
             if isinstance(error, ImageChanged):
                 self._enqueue(tgid)
             raise
-        self.watched[tgid] = Watched(status.start_ticks, executable.identity, layout.flags, place)
+        self.watched[tgid] = Watched(status.start_ticks, executable.identity, layout.flags, attached.places, process)
         self.statistics.watched += 1
         return layout.flags
 
-    def _attach_span_end(self, executable: Executable, program: GoProgram) -> ProbePlace | None:
-        if program.span_end is None or not self._probes.has(Probe.GO_SDK):
-            return None
-        try:
-            return self._probes.attach_span_end(executable.fd, program.span_end)
-        except EnricherError as error:
-            # The lesser match methods need no probe in the binary.
-            if self._first_time(("span_end", executable.identity)):
-                self._log.warning("span ends cannot be probed", executable=executable.path, error=error)
-            return None
+    def _attach(self, executable: Executable, program: GoProgram) -> Attached:
+        """The lesser match methods need no probe in the binary, so that one that is refused ends nothing."""
+        attached = self._probes.attach(executable.fd, program.targets)
+        for error in attached.refused:
+            if self._first_time(("attach", executable.identity)):
+                self._log.warning("a program cannot be probed", executable=executable.path, error=error)
+        return attached
 
     def _unwatch(self, tgid: int) -> None:
         watched = self.watched.pop(tgid)
         self._announced.pop(tgid, None)
         self._probes.unwatch(tgid)
-        if watched.place is not None:
-            self._probes.release_span_end(watched.place)
+        self._probes.release(watched.places)
 
     def _tell(self, executable: Executable, inspected: Inspected, verdict: Verdict, flags: int) -> None:
         """How, once per binary; or why not, where somebody might have expected it."""
@@ -324,6 +322,10 @@ def _matched_by(flags: int) -> str:
     if flags & EventFlag.PROCESS_HAS_SPAN_ENDS:
         return "matched exactly, by their end"
     return "matched by process only"
+
+
+def _process_event(tgid: int, at_ns: int, watched: Watched) -> Event:
+    return replace(_event(EventKind.PROCESS, tgid, at_ns, watched.flags), detail=watched.process.pack())
 
 
 def _event(kind: EventKind, tgid: int, at_ns: int, flags: int = 0) -> Event:

@@ -12,14 +12,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
-from enricher.evidence.records import OFFSET_NONE, ProcessLayout
+from enricher.evidence.records import OFFSET_NONE, LabelsKind, ProcessLayout
 from enricher.golang import binary
 from enricher.golang.binary import GoBinary, UnreadableBinary
+from enricher.observer.uprobes import Uprobe, UprobeTarget, connection_cookie, maker_cookie
 from enricher.processes.proc import FileIdentity
 from enricher.telemetry.logs import get_logger
 
 _LONG_S = 0.1  # five times what a binary of 50 MB takes
 _REST = 4  # times as long as a long inspection took: then the most that can be taken of us is a fifth of a core
+
+_START_SPAN_CONTEXT = 72  # in probes/spans.bpf.c: behind the return address and the parent's context
+
+_LABELS_KINDS = {"map": LabelsKind.MAP, "slice": LabelsKind.SLICE}
 
 SDK_MODULE = "go.opentelemetry.io/otel/sdk"
 
@@ -28,15 +33,15 @@ SDK_MODULE = "go.opentelemetry.io/otel/sdk"
 class GoProgram:
     """A Go binary, as far as watching it is concerned.
 
-    `layout` has no flags; None if that of the runtime is not known. `span_end`: offset in the file where End() of the
-    SDK is to be probed, None if that is not known. `lacks`: sentences that say why something is not known.
+    `layout` has no flags; None if that of the runtime is not known. `targets`: all that is known of where to probe it.
+    `lacks`: sentences that say why something is not known.
     """
 
     go_version: str
     sdk_version: str | None
     is_collector: bool
     layout: ProcessLayout | None
-    span_end: int | None
+    targets: tuple[UprobeTarget, ...]
     lacks: tuple[str, ...]
 
 
@@ -116,9 +121,28 @@ def _go_program(found: GoBinary) -> GoProgram:
         sdk_version=found.modules.get(SDK_MODULE),
         is_collector=found.is_collector,
         layout=_layout(found),
-        span_end=None if found.span_end is None or found.sdk is None else found.span_end.file_offset,
+        targets=_targets(found),
         lacks=tuple(reason.sentence for reason in found.reasons),
     )
+
+
+def _targets(found: GoBinary) -> tuple[UprobeTarget, ...]:
+    sdk = found.sdk
+    start_known = sdk is not None and sdk.start_span_context == _START_SPAN_CONTEXT
+    points = {
+        Uprobe.SPAN_END: None if sdk is None else found.span_end,
+        # The program that reads the context from the stack knows one place where it can be.
+        Uprobe.SPAN_START: found.span_start if start_known else None,
+        Uprobe.GOROUTINE_EXIT: found.goroutine_exit,
+    }
+    targets = [UprobeTarget(uprobe, point.file_offset) for uprobe, point in points.items() if point]
+    if made := found.goroutine_made:
+        cookie = maker_cookie(made.address, found.background_reader)
+        targets.append(UprobeTarget(Uprobe.GOROUTINE_MADE, made.file_offset, cookie))
+    for call in found.calls:
+        cookie = connection_cookie(call.connection_offset, multiplexed=call.multiplexed, over=call.over)
+        targets.append(UprobeTarget(Uprobe.CONNECTION_CALL, call.point.file_offset, cookie))
+    return tuple(targets)
 
 
 def _layout(found: GoBinary) -> ProcessLayout | None:
@@ -135,4 +159,12 @@ def _layout(found: GoBinary) -> ProcessLayout | None:
         g_waitreason=runtime.g_waitreason,
         span_context=OFFSET_NONE if sdk is None else sdk.span_context,
         span_end_time=OFFSET_NONE if sdk is None else sdk.end_time,
+        span_parent=OFFSET_NONE if sdk is None else sdk.parent,
+        span_kind=OFFSET_NONE if sdk is None else sdk.span_kind,
+        g_labels=runtime.g_labels,
+        g_gopc=runtime.g_gopc,
+        labels_kind=_LABELS_KINDS[runtime.labels_kind],
+        poll_sysfd=runtime.poll_sysfd,
+        net_family=runtime.net_family,
+        net_sotype=runtime.net_sotype,
     )

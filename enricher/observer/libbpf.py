@@ -158,6 +158,16 @@ class _TestRunOptions(ctypes.Structure):
     )
 
 
+class _UprobeOptions(ctypes.Structure):
+    _fields_ = (
+        ("sz", ctypes.c_size_t),
+        ("ref_ctr_offset", ctypes.c_size_t),
+        ("bpf_cookie", ctypes.c_uint64),
+        ("retprobe", ctypes.c_bool),
+        ("func_name", ctypes.c_char_p),
+    )
+
+
 @functools.cache
 def _library() -> ctypes.CDLL:
     fix = "Install libbpf 1.0 or newer: apt-get install libbpf1"
@@ -436,13 +446,18 @@ class Program:
             link = _library().bpf_program__attach(self._handle)
         return self._attached(link, lines, self.section)
 
-    def attach_uprobe(self, path: str, file_offset: int) -> Link:
+    def attach_uprobe(self, path: str, file_offset: int, *, cookie: int = 0) -> Link:
         """Attaches to an instruction of the file at `path`, in every process that runs it, now and later.
 
         The kernel follows `path` itself, so /proc/PID/exe and /proc/self/fd/N reach into other mount namespaces.
+        `cookie`, of 64 bits, is what the program gets from bpf_get_attach_cookie(); kernels before 5.15 take none.
+        Raises NotPermitted, AttachRefused.
         """
+        options = _UprobeOptions(sz=ctypes.sizeof(_UprobeOptions), bpf_cookie=cookie)
         with _messages() as lines:
-            link = _library().bpf_program__attach_uprobe_opts(self._handle, -1, os.fsencode(path), file_offset, None)
+            link = _library().bpf_program__attach_uprobe_opts(
+                self._handle, -1, os.fsencode(path), file_offset, ctypes.byref(options)
+            )
         return self._attached(link, lines, f"{path} at {file_offset:#x}")
 
     def _attached(self, link: int | None, lines: list[str], where: str) -> Link:

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from enricher._native import LogWriter, Ring
 from enricher.evidence.records import RECORD_SIZE, Event, EventKind
 from enricher.observer.discovery import Discovery
+from enricher.observer.headers import HeaderBlocks
 from enricher.observer.probe_set import Probe, ProbeSet
 from enricher.observer.senders import Senders
 from enricher.processes.sockets import SocketsUnreadable
@@ -30,6 +31,7 @@ _REST_AFTER_NS = 10_000_000_000
 _SETTLE_WITHIN_NS = 1_000_000_000
 _DISCOVERY_BUDGET_NS = 5_000_000
 _RING_RECORD_BYTES = RECORD_SIZE + 8  # with the header that the kernel puts before each
+_EVERYBODY = 0  # as the tgid of a loss
 
 
 class _Every:
@@ -59,6 +61,7 @@ class Observer:
         evidence: LogWriter,
         discovery: Discovery,
         senders: Senders | None,
+        headers: HeaderBlocks | None,
         log: Logger,
         unknown_since_ns: int = 0,
         clock: Callable[[], int] = time.monotonic_ns,
@@ -71,12 +74,13 @@ class Observer:
         self._evidence = evidence
         self._discovery = discovery
         self._senders = senders
+        self._headers = headers
         self._log = log
         self._clock = clock
         self._unknown_since_ns = unknown_since_ns
         self._settle_until_ns = clock() + _SETTLE_WITHIN_NS
         self._going_on_ns = 0
-        self._losses = 0
+        self._lost = 0
         self._losses_read_ns = clock()
         self._watching_ns = clock()
         self._first_time = FirstTimes()
@@ -98,8 +102,9 @@ class Observer:
         if drained.for_observer:
             self._note_processes(drained.for_observer)
         self._note_losses()
+        headers_caught_up = self._read_headers()
         # A record still being written, somewhere before the head: what comes after it cannot be promised yet.
-        if drained.caught_up and (not self._unknown_since_ns or self._has_settled(watermark_ns)):
+        if drained.caught_up and headers_caught_up and (not self._unknown_since_ns or self._has_settled(watermark_ns)):
             self._evidence.heartbeat(watermark_ns, self._going_on_ns)
         if self._discovery.has_work:
             self._append(self._discovery.step(_DISCOVERY_BUDGET_NS))
@@ -110,7 +115,7 @@ class Observer:
     def tell_statistics(self) -> None:
         """Into the log, for the end."""
         self._log.info(
-            "observed", processes=len(self._discovery.watched), lost=self._losses, **asdict(self._discovery.statistics)
+            "observed", processes=len(self._discovery.watched), lost=self._lost, **asdict(self._discovery.statistics)
         )
 
     def _note_processes(self, records: bytes) -> None:
@@ -120,16 +125,31 @@ class Observer:
             elif event.kind is EventKind.PROCESS_EXIT:
                 self._discovery.process_ended(event.tgid)
 
+    def _read_headers(self) -> bool:
+        """Writes what the header blocks say, too, before the heartbeat that covers it. Whether that was all."""
+        if self._headers is None:
+            return True
+        events, caught_up = self._headers.drain()
+        if events:
+            self._append(events)
+        return caught_up
+
     def _note_losses(self) -> None:
-        read_ns = self._clock()
-        losses = self._probes.counters.losses()
-        if losses != self._losses:
-            self._append([Event(kind=EventKind.LOSS, start_ns=self._losses_read_ns, end_ns=self._clock(), fd=-1)])
-            if self._first_time("losses"):
-                self._log.warning("events were lost: their spans say that they are incomplete", count=losses)
-            self._losses = losses
+        since_ns, self._losses_read_ns = self._losses_read_ns, self._clock()
+        lost = self._probes.slots.newly_lost()
+        if not lost:
+            return
+        self._lost += sum(lost.values())
+        now_ns = self._clock()
+        self._append(
+            Event(kind=EventKind.LOSS, tgid=tgid, start_ns=since_ns, end_ns=now_ns, fd=-1) for tgid in lost
+        )
+        for tgid, count in lost.items():
+            if self._first_time(("lost", tgid)):
+                whose = {"pid": tgid} if tgid else {}
+                self._log.warning("events were lost: their spans say that they are incomplete", count=count, **whose)
+        if _EVERYBODY in lost:
             self._discovery.rescan()  # among the lost may be that a process began
-        self._losses_read_ns = read_ns
 
     def _has_settled(self, now_ns: int) -> bool:
         """Whether it is known whom to watch. Says so in the log."""
@@ -142,6 +162,8 @@ class Observer:
     def _go_round(self, now_ns: int) -> None:
         if self._rescan_due(now_ns):
             self._discovery.rescan()
+        if self._headers is not None:
+            self._headers.forget(self._discovery.watched)
         if self._discovery.watched:
             self._watching_ns = now_ns
         elif now_ns - self._watching_ns > _REST_AFTER_NS:

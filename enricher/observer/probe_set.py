@@ -1,29 +1,33 @@
 """The probes of this package in the kernel: which are loaded, what they count, whom they watch."""
 
-import os
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from struct import Struct
 from types import TracebackType
 from typing import ClassVar, Self
 
-from enricher.config.model import ProbeSwitch
+from enricher.config.model import DEFAULT_RING_BYTES, ProbeSwitch
 from enricher.errors import EnricherError
-from enricher.evidence.records import COUNTERS_EACH, ProbeConfig, ProbeCounter, ProbeProgram, ProcessLayout
-from enricher.observer.libbpf import Link, Map, Object, Spec, possible_cpus
+from enricher.evidence.records import COUNTERS_EACH, EventFlag, ProbeConfig, ProbeCounter, ProbeProgram, ProcessLayout
+from enricher.observer.libbpf import Link, Map, Object, Program, Spec, possible_cpus
+from enricher.observer.slots import Slots
+from enricher.observer.uprobes import Attached, ProbePlace, Uprobe, Uprobes, UprobeTarget
 
 OBJECTS = Path(__file__).parent / "objects"
 
-# At 34,000 spans/s, the most measured for one service, this holds half a second. The kernel maps a ring twice, and
-# all of it counts as resident.
-RING_BYTES = 2 << 20
 _CHAIN_GAP_NS = 100_000  # a blocked write wakes up, writes on and waits again within tens of microseconds
 _FORGET_WAITING_NS = 600_000_000_000
 _FORGET_IDLE_NS = 12_000_000_000  # longer than any tail window
+
+# What one process may take of what all share: a quarter of each map; and of events two for each span, at 34,000 spans/s.
+_EVENT_APART_NS = 14_000
+_MOST_GOROUTINES = 8192
+_MOST_SPANS = 16_384
+_MOST_SLEEPERS = 1024
+_MOST_CONNECTIONS = 1024
 
 _TRACEPOINT = "tp_btf/"
 
@@ -37,12 +41,28 @@ class Probe(StrEnum):
 
     SYSCALLS = "syscalls"
     GO_SDK = "go_sdk"
+    GO_RUNTIME = "go_runtime"
+    GO_NET = "go_net"
+    HEADERS = "headers"
     PROCESSES = "processes"
 
     @property
     def file(self) -> str:
         """Name of its object file."""
-        return {"syscalls": "waits", "go_sdk": "spans", "processes": "processes"}[self] + ".bpf.o"
+        return _FILES[self]
+
+
+_FILES = {
+    Probe.SYSCALLS: "waits.bpf.o",
+    Probe.GO_SDK: "spans.bpf.o",
+    Probe.GO_RUNTIME: "goroutines.bpf.o",
+    Probe.GO_NET: "connections.bpf.o",
+    Probe.HEADERS: "headers.bpf.o",
+    Probe.PROCESSES: "processes.bpf.o",
+}
+
+# Programs that are run now and then.
+_SCANS = {Probe.SYSCALLS: "scan", Probe.GO_SDK: "scan_spans", Probe.HEADERS: "scan_connections"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +98,9 @@ class Failure:
 class Counters:
     """The probes' counters, summed over the CPUs."""
 
-    def __init__(self, source: Map, losses: Map) -> None:
+    def __init__(self, source: Map) -> None:
         self._source = source
         self._cpus = possible_cpus()
-        self._losses = losses.view()
-
-    def losses(self) -> int:
-        """How many events were lost since loading. What could not be read is none: C code has no goroutine."""
-        return self._losses[0]
 
     def readings(self) -> dict[tuple[ProbeProgram, ProbeCounter], int]:
         """All of them."""
@@ -96,16 +111,6 @@ class Counters:
             for counter in ProbeCounter
             for at in (program * COUNTERS_EACH + counter,)
         }
-
-
-@dataclass(slots=True)
-class _SpanEnd:
-    link: Link
-    users: int = 0
-
-
-# Device and inode of a binary, and the offset in it.
-ProbePlace = tuple[int, int, int]
 
 
 class NothingLoaded(EnricherError):
@@ -131,7 +136,7 @@ class ProbeSet:
         wanted: Mapping[str, ProbeSwitch],
         *,
         blocked_threshold_ns: int,
-        ring_bytes: int = RING_BYTES,
+        ring_bytes: int = DEFAULT_RING_BYTES,
         directory: Path = OBJECTS,
     ) -> None:
         """Loads what can be loaded of what is wanted (`auto` where nothing is said); `status` tells what came of it.
@@ -144,14 +149,27 @@ class ProbeSet:
             chain_gap_ns=_CHAIN_GAP_NS,
             forget_waiting_ns=_FORGET_WAITING_NS,
             forget_idle_ns=_FORGET_IDLE_NS,
+            event_apart_ns=_EVENT_APART_NS,
+            ring_bytes=ring_bytes,
+            most_goroutines=_MOST_GOROUTINES,
+            most_spans=_MOST_SPANS,
+            most_sleepers=_MOST_SLEEPERS,
+            most_connections=_MOST_CONNECTIONS,
         ).pack()
         self.status: dict[Probe, Status] = {}
         self._objects: dict[Probe, Object] = {}
         self._maps: dict[str, Map] = {}
         self._always: list[Link] = []
         self._while_watching: list[Link] = []
+        # What looks for headers costs each system call more than the rest, and is attached only while a watched
+        # process wants it.
+        self._reading_headers: list[Link] = []
+        self._want_headers: set[int] = set()
         self._marker: Link | None = None
-        self._span_ends: dict[ProbePlace, _SpanEnd] = {}
+        # Processes that the maps may still tell of.
+        self._leftovers: set[int] = set()
+        self._uprobe_programs: dict[Uprobe, Program] = {}
+        self.uprobes = Uprobes(self._uprobe_programs)
         for probe in Probe:
             if wanted.get(probe, "auto") == "off":
                 self.status[probe] = Off()
@@ -165,7 +183,9 @@ class ProbeSet:
             self.close()
             raise NothingLoaded(self.status)
         self.ring = self._maps["events"]
-        self.counters = Counters(self._maps["counters"], self._maps["losses"])
+        self.header_blocks = self._maps.get("header_blocks")
+        self.counters = Counters(self._maps["counters"])
+        self.slots = Slots(self._maps["losses"].view())
 
     def _load(self, probe: Probe, file: Path, constants: bytes, ring_bytes: int) -> None:
         with Spec(file) as spec:
@@ -175,6 +195,7 @@ class ProbeSet:
             if "events" not in self._maps:
                 spec.set_max_entries("events", ring_bytes)
             loaded = self._objects[probe] = spec.load()
+        self._uprobe_programs |= {uprobe: loaded.programs[uprobe] for uprobe in Uprobe if uprobe in loaded.programs}
         for name, found in loaded.maps.items():
             if not name.endswith(".rodata"):
                 self._maps.setdefault(name, found)
@@ -193,13 +214,26 @@ class ProbeSet:
 
         Raises MapFull when there are too many, AttachRefused.
         """
+        if tgid in self._leftovers:
+            # Another image may have goroutines at the same addresses and with the same ids.
+            self._run_scans()
         if self.has(Probe.SYSCALLS) and not self._while_watching:
             self._while_watching = _attach_hooks(self._objects[Probe.SYSCALLS], _is_frequent)
-        self._maps["processes"].update(_TGID.pack(tgid), layout.pack())
+        if layout.flags & EventFlag.PROCESS_WANTS_HEADERS:
+            if not self._want_headers:
+                self._reading_headers = _attach_hooks(self._objects[Probe.HEADERS], _is_frequent)
+            self._want_headers.add(tgid)
+        self._maps["processes"].update(_TGID.pack(tgid), replace(layout, slot=self.slots.take(tgid)).pack())
 
     def unwatch(self, tgid: int) -> None:
         """Not having been watched is no error. Its threads stay marked until the next `mark_threads`, or end."""
         self._maps["processes"].delete(_TGID.pack(tgid))
+        self._leftovers.add(tgid)
+        self.slots.give_back(tgid)
+        self._want_headers.discard(tgid)
+        if not self._want_headers:
+            _close(self._reading_headers)
+            self._reading_headers = []
 
     def rest(self) -> None:
         """Detaches what costs processes that are not watched. For when nobody is; the next `watch` undoes it."""
@@ -216,30 +250,22 @@ class ProbeSet:
 
     def scan(self) -> None:
         """Puts the waits that are going on and have passed the threshold into the ring, each once."""
-        if self._while_watching:
-            self._objects[Probe.SYSCALLS].programs["scan"].run()
+        if self._while_watching or self._leftovers:
+            self._run_scans()
 
-    def attach_span_end(self, fd: int, file_offset: int) -> ProbePlace:
-        """Probes an instruction of an open binary, once however many processes run it.
+    def _run_scans(self) -> None:
+        for probe, scan in _SCANS.items():
+            if self.has(probe):
+                self._objects[probe].programs[scan].run()
+        self._leftovers.clear()
 
-        Give the place back to `release_span_end`. Raises AttachRefused, NotPermitted.
-        """
-        found = os.fstat(fd)
-        place = (found.st_dev, found.st_ino, file_offset)
-        if place not in self._span_ends:
-            program = self._objects[Probe.GO_SDK].programs["span_end"]
-            self._span_ends[place] = _SpanEnd(program.attach_uprobe(f"/proc/self/fd/{fd}", file_offset))
-        self._span_ends[place].users += 1
-        return place
+    def attach(self, fd: int, targets: Iterable[UprobeTarget]) -> Attached:
+        """Probes instructions of an open binary, once however many processes run it."""
+        return self.uprobes.attach(fd, targets)
 
-    def release_span_end(self, place: ProbePlace) -> None:
-        """Detaches with the last process: a probe holds the binary's file system, which could not be unmounted."""
-        used = self._span_ends[place]
-        used.users -= 1
-        if used.users == 0:
-            del self._span_ends[place]
-            # The kernel waits 0.1 s for its own readers before it is done with a uprobe (measured, Linux 6.18).
-            threading.Thread(target=used.link.close, name="detach").start()
+    def release(self, places: Iterable[ProbePlace]) -> None:
+        """Gives back what `attach` gave."""
+        self.uprobes.release(places)
 
     def failures(self) -> tuple[Failure, ...]:
         """Every place where a helper has failed, at most as many as the map holds."""
@@ -254,8 +280,8 @@ class ProbeSet:
     def close(self) -> None:
         """Detaches and unloads everything."""
         self.rest()
-        _close(used.link for used in self._span_ends.values())
-        self._span_ends.clear()
+        _close(self._reading_headers)
+        self.uprobes.close()
         _close(self._always)
         if self._marker is not None:
             self._marker.close()

@@ -4,6 +4,7 @@
 # the system call itself
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -12,6 +13,16 @@ from typing import ClassVar, Self
 from enricher.errors import EnricherError
 
 _LONGEST_FILE = 65536  # of those read here; a page, and long cgroup paths
+_LONGEST_TABLE = 1 << 20
+
+# Docker, containerd, CRI-O and Podman name the cgroup of a container by its id, be it alone or in the name of a systemd
+# scope: docker-ID.scope, cri-containerd-ID.scope, crio-ID.scope, libpod-ID.scope. The scope crio-conmon-ID is of the
+# program that looks after the container.
+_CONTAINER_CGROUP = re.compile(rb"/(?!(?:crio|libpod)-conmon-)(?:[a-z-]+-)?([0-9a-f]{64})(?:\.scope)?(?=[/\n]|$)")
+# Where the cgroup namespace hides that: what is mounted as /etc/hostname lies in a directory of the container.
+_CONTAINER_MOUNT = re.compile(
+    rb"^(?:\S+ ){3}\S*/(?:overlay-)?containers/([0-9a-f]{64})/\S* /etc/hostname ", re.MULTILINE
+)
 
 
 class ProcessUnreadable(EnricherError):
@@ -124,6 +135,25 @@ def cgroup(pid: int) -> str:
     return paths.get("") or paths.get("name=systemd") or next(iter(paths.values()), "/")
 
 
+def inner_pid(pid: int) -> int:
+    """What the process itself takes for its pid: that in the innermost of its pid namespaces.
+
+    Raises ProcessUnreadable.
+    """
+    found = re.search(rb"^NSpid:.*\s(\d+)$", _read(pid, "status"), re.MULTILINE)
+    return int(found[1]) if found else pid
+
+
+def container_id(pid: int) -> bytes:
+    """The 32 bytes that are written as 64 hexadecimal digits; none if it is in no container.
+
+    Docker, containerd, CRI-O and Podman are known. Of containers in a container it is the innermost. Raises
+    ProcessUnreadable.
+    """
+    ids = _CONTAINER_CGROUP.findall(_read(pid, "cgroup")) or _CONTAINER_MOUNT.findall(_read_whole(pid, "mountinfo"))
+    return bytes.fromhex(ids[-1].decode()) if ids else b""
+
+
 def network_namespace(pid: int) -> int:
     """The inode of the namespace. Raises ProcessUnreadable."""
     try:
@@ -160,6 +190,15 @@ def _unreadable(pid: int, error: OSError) -> ProcessUnreadable:
             fix="Give the observer CAP_SYS_PTRACE and every capability that the process has",
         )
     return ProcessGone(f"process {pid} is gone", pid)
+
+
+def _read_whole(pid: int, name: str) -> bytes:
+    """For files of several records, of which the kernel gives a page at a time."""
+    try:
+        with open(f"/proc/{pid}/{name}", "rb") as file:  # noqa: PTH123 - as above
+            return file.read(_LONGEST_TABLE)
+    except OSError as error:
+        raise _unreadable(pid, error) from error
 
 
 def _read(pid: int, name: str) -> bytes:

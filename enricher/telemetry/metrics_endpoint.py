@@ -1,4 +1,4 @@
-"""The metrics for Prometheus, over HTTP, in its text format.
+"""The metrics for Prometheus, over HTTP, in its text format; and under /explain/ why the spans of a trace left so.
 
 Served by hand: an HTTP server of the standard library reads for as long as a client drips bytes, and writes a
 traceback for each that breaks off; and Prometheus' client costs 5 MiB to print a few lines.
@@ -9,7 +9,8 @@ import os
 import select
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from threading import Event, Thread
 from typing import Final
 
@@ -23,15 +24,20 @@ _BACKLOG: Final = 16
 _SCRAPE_TIMEOUT_S: Final = 2.0
 _PAUSE_S: Final = 0.5
 _MAX_HEAD_BYTES: Final = 16 << 10
-_OK: Final = "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nConnection: close\r\n"
+_METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_EXPLAIN: Final = b"/explain/"
 
 log = get_logger()
 
 
 class MetricsEndpoint:
-    """Serves `metrics` at `address` ("host:port", port 0 for any) under every path. No start is fatal."""
+    """Serves `metrics` at `address` ("host:port", port 0 for any) under every other path. No start is fatal."""
 
-    def __init__(self, address: str, metrics: Metrics) -> None:
+    def __init__(
+        self, address: str, metrics: Metrics, explain: Callable[[str], tuple[HTTPStatus, bytes]] | None = None
+    ) -> None:
+        """`explain` answers with JSON for what follows /explain/, and takes less than a second."""
+        self._explain = explain
         self._address = address
         self._metrics = metrics
         self._listener: socket.socket | None = None
@@ -95,12 +101,23 @@ class MetricsEndpoint:
         with client:
             try:
                 deadline_s = time.monotonic() + _SCRAPE_TIMEOUT_S
-                _read_head(client, deadline_s)
-                body = "".join(text(self._metrics.series())).encode()
+                status, kind, body = self._answer(_path(_read_head(client, deadline_s)))
+                head = (
+                    f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: {kind}\r\n"
+                    f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+                )
                 client.settimeout(max(0.001, deadline_s - time.monotonic()))
-                client.sendall(f"{_OK}Content-Length: {len(body)}\r\n\r\n".encode() + body)  # of all, by its timeout
+                client.sendall(head.encode() + body)  # of all, by its timeout
             except OSError as error:
                 log.debug("a scrape broke off", error=error)
+
+    def _answer(self, path: bytes) -> tuple[HTTPStatus, str, bytes]:
+        """Status, content type and content."""
+        if self._explain and path.startswith(_EXPLAIN):
+            trace_id = path.removeprefix(_EXPLAIN).decode("ascii", "replace")
+            status, answer = self._explain(trace_id)
+            return status, "application/json", answer
+        return HTTPStatus.OK, _METRICS_TYPE, "".join(text(self._metrics.series())).encode()
 
 
 def text(metrics: Iterator[Series]) -> Iterator[str]:
@@ -118,8 +135,14 @@ def _escaped(value: str) -> str:
     return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
 
 
-def _read_head(client: socket.socket, deadline_s: float) -> None:
-    """What is asked for makes no difference. Raises TimeoutError, ConnectionError."""
+def _path(head: bytes) -> bytes:
+    """Of a GET; anything else is answered as if it had asked for nothing in particular."""
+    words = head.split(b"\n", 1)[0].split()
+    return words[1] if len(words) > 1 and words[0] == b"GET" else b""
+
+
+def _read_head(client: socket.socket, deadline_s: float) -> bytes:
+    """Raises TimeoutError, ConnectionError."""
     head = bytearray()
     while b"\r\n\r\n" not in head and b"\n\n" not in head:
         client.settimeout(max(0.001, deadline_s - time.monotonic()))
@@ -127,6 +150,7 @@ def _read_head(client: socket.socket, deadline_s: float) -> None:
         head += more
         if not more or len(head) > _MAX_HEAD_BYTES:
             raise ConnectionAbortedError("this is no request")
+    return bytes(head)
 
 
 def _listen(address: str) -> socket.socket:

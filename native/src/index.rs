@@ -3,13 +3,18 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use crate::calls::Calls;
+use crate::clock::Clock;
 use crate::hash::Hashed;
+use crate::lineage::{Lineage, SpanKey};
 use crate::log::Read;
 use crate::records::{
-    Event, Peer, EVENT_HEARTBEAT, EVENT_LOSS, EVENT_PROCESS, EVENT_PROCESS_EXIT, EVENT_SENDER,
-    EVENT_SPAN_END, EVENT_WAIT, EVENT_WAIT_GOING_ON, PROCESS_HAS_SPAN_ENDS, WAIT_END_UNKNOWN, WAIT_KERNEL,
+    Event, Peer, ProcessIdentity, EVENT_CALL, EVENT_GOROUTINE_EXIT, EVENT_HEARTBEAT, EVENT_LOSS,
+    EVENT_OVERTAKEN, EVENT_PROCESS, EVENT_PROCESS_EXIT, EVENT_SENDER, EVENT_SPAN_END, EVENT_TRACEPARENT,
+    EVENT_WAIT, EVENT_WAIT_GOING_ON, PROCESS_HAS_SPAN_ENDS, WAIT_END_UNKNOWN, WAIT_KERNEL,
 };
 use crate::span_ends::{SpanEnd, SpanEnds};
+use crate::unprobed::{Endpoint, Unprobed};
 use crate::waits::{Owner, Waits};
 
 const MOST_SENDERS: usize = 16_384;
@@ -22,7 +27,8 @@ pub struct Process {
     pub since_ns: u64,
     /// PROCESS_*
     pub flags: u16,
-    ended_ns: Option<u64>,
+    pub ended_ns: Option<u64>,
+    pub identity: ProcessIdentity,
 }
 
 /// A time in which events were lost, of one process or, for tgid 0, of any.
@@ -32,9 +38,6 @@ struct Loss {
     end_ns: u64,
     tgid: u32,
 }
-
-/// One end of a connection; an IPv4 address as it is mapped into IPv6.
-pub type Endpoint = ([u8; 16], u16);
 
 /// Counted since the index was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,6 +57,10 @@ pub struct Totals {
 pub struct Index {
     pub span_ends: SpanEnds,
     pub waits: Waits,
+    pub calls: Calls,
+    pub lineage: Lineage,
+    pub unprobed: Unprobed,
+    pub clock: Clock,
     pub totals: Totals,
     processes: HashMap<u32, Process, Hashed>,
     losses: VecDeque<Loss>,
@@ -66,6 +73,7 @@ pub struct Index {
     losses_forgotten_until_ns: u64,
     /// Records of an unknown time were lost since this one; the next heartbeat says until when.
     lost_since_ns: Option<u64>,
+    tidied_ns: u64,
 }
 
 impl Index {
@@ -74,6 +82,10 @@ impl Index {
         Self {
             span_ends: SpanEnds::new(max_span_ends),
             waits: Waits::new(max_waits),
+            calls: Calls::new(),
+            lineage: Lineage::new(),
+            unprobed: Unprobed::new(),
+            clock: Clock::default(),
             totals: Totals::default(),
             processes: HashMap::default(),
             losses: VecDeque::new(),
@@ -85,6 +97,7 @@ impl Index {
             heartbeat_seen_ns: 0,
             losses_forgotten_until_ns: 0,
             lost_since_ns: began_late.then_some(0),
+            tidied_ns: 0,
         }
     }
 
@@ -92,8 +105,7 @@ impl Index {
         match read {
             Read::Overtaken(records) => {
                 self.totals.records_overtaken += records;
-                self.lost_since_ns.get_or_insert(self.watermark_ns);
-                self.waits.lost(0);
+                self.take_overtaken();
             }
             Read::Heartbeat { watermark_ns, going_on_ns } => {
                 self.take_heartbeat(watermark_ns, going_on_ns, now_ns)
@@ -110,6 +122,11 @@ impl Index {
         }
     }
 
+    fn take_overtaken(&mut self) {
+        self.lost_since_ns.get_or_insert(self.watermark_ns);
+        self.waits.lost(0);
+    }
+
     fn take_event(&mut self, event: &Event, now_ns: u64) {
         match event.kind {
             EVENT_WAIT | EVENT_WAIT_GOING_ON => self.take_wait(event),
@@ -119,11 +136,16 @@ impl Index {
             EVENT_PROCESS => self.take_process(event),
             EVENT_PROCESS_EXIT => {
                 self.waits.process_ended(event.tgid, event.end_ns);
+                self.unprobed.process_ended(event.tgid);
                 if let Some(process) = self.processes.get_mut(&event.tgid) {
                     process.ended_ns = Some(event.end_ns);
                 }
             }
             EVENT_SENDER => self.take_sender(event),
+            EVENT_CALL => self.calls.take(event),
+            EVENT_GOROUTINE_EXIT => self.lineage.exited((event.tgid, event.goid), event.end_ns),
+            EVENT_TRACEPARENT => self.unprobed.take_traceparent(event),
+            EVENT_OVERTAKEN => self.take_overtaken(),
             _ => {} // of a newer observer: nothing that could be used here
         }
     }
@@ -131,32 +153,60 @@ impl Index {
     fn take_wait(&mut self, event: &Event) {
         let owner = self.owner(event);
         self.totals.waits += 1;
-        if event.flags & WAIT_END_UNKNOWN == 0 {
-            self.waits.insert(owner, *event);
-        } else {
+        if event.flags & WAIT_END_UNKNOWN != 0 {
             self.totals.waits_end_unknown += 1;
             self.waits.withdraw(owner, event);
+            return;
         }
+        self.waits.insert(owner, *event);
+        self.lineage.take_wait(event);
+        if event.kind == EVENT_WAIT {
+            if self.has_span_ends(event.tgid) {
+                self.calls.take_wait(event);
+            } else {
+                self.unprobed.take_wait(event, endpoint_of(&event.peer()));
+            }
+        }
+    }
+
+    fn has_span_ends(&self, tgid: u32) -> bool {
+        self.processes.get(&tgid).is_none_or(|process| process.flags & PROCESS_HAS_SPAN_ENDS != 0)
     }
 
     /// Where span ends are not seen, spans are found by their process: there the sleeps of all its threads
     /// are kept together, whichever goroutine they were of.
     fn owner(&self, event: &Event) -> Owner {
-        let by_process = event.wait_kind == WAIT_KERNEL
-            && self
-                .processes
-                .get(&event.tgid)
-                .is_some_and(|process| process.flags & PROCESS_HAS_SPAN_ENDS == 0);
+        let by_process = event.wait_kind == WAIT_KERNEL && !self.has_span_ends(event.tgid);
         (event.tgid, if by_process { 0 } else { event.goid })
     }
 
     fn take_span_end(&mut self, event: &Event) {
-        let end = SpanEnd::new(event.span().trace_id, span_id(event), event.end_ns, event.goid, event.tgid);
+        let end = SpanEnd::of(event);
         self.totals.span_ends += 1;
+        self.waits.was_running((event.tgid, event.goid), event.end_ns);
         if !self.span_ends.insert(end) {
             self.totals.span_ends_repeated += 1;
+            return;
         }
-        self.waits.was_running((event.tgid, event.goid), event.end_ns);
+        if end.is_start_known() {
+            let started_on = (end.tgid, end.started_goid());
+            self.calls.span_ended(end.span_id, started_on, end.start_ns, end.end_ns);
+        }
+        let parent_span_id = u64::from_le_bytes(event.span().parent_span_id);
+        if parent_span_id != 0 && self.has_something(&end) {
+            let child = SpanKey { trace_id: end.trace_id, span_id: end.span_id };
+            self.lineage.add_child(parent_span_id, child, end.end_ns);
+        }
+    }
+
+    /// Whether the span may have evidence that is of its parent's interest. More may say so than have.
+    fn has_something(&self, end: &SpanEnd) -> bool {
+        let blocked = |goid: u64| self.waits.of((end.tgid, goid)).reaching(end.start_ns).next().is_some();
+        let mut made = self.lineage.made_by((end.tgid, end.started_goid()), end.start_ns, end.end_ns);
+        blocked(end.goid)
+            || self.calls.has_span(end.span_id)
+            || self.lineage.has_children(end.span_id)
+            || made.next().is_some()
     }
 
     fn take_heartbeat(&mut self, watermark_ns: u64, going_on_ns: u64, now_ns: u64) {
@@ -192,7 +242,8 @@ impl Index {
         if known.is_some_and(|process| process.since_ns < event.start_ns) {
             self.waits.lost(event.tgid); // another image or another process, or nobody watched for a while
         }
-        let process = Process { since_ns: event.start_ns, flags: event.flags, ended_ns: None };
+        let identity = event.process();
+        let process = Process { since_ns: event.start_ns, flags: event.flags, ended_ns: None, identity };
         self.processes.insert(event.tgid, process);
     }
 
@@ -213,6 +264,13 @@ impl Index {
         let before_ns = self.watermark_ns.saturating_sub(self.retention_ns);
         self.span_ends.expire(before_ns);
         self.waits.expire(before_ns);
+        self.calls.expire(before_ns);
+        self.lineage.expire(before_ns);
+        self.unprobed.expire(before_ns);
+        if before_ns > self.tidied_ns.saturating_add(self.retention_ns) {
+            self.tidied_ns = before_ns;
+            self.unprobed.forget_readers(before_ns);
+        }
         while let Some(loss) = self.losses.pop_front_if(|loss| loss.end_ns < before_ns) {
             self.losses_forgotten_until_ns = self.losses_forgotten_until_ns.max(loss.end_ns);
         }
@@ -225,6 +283,11 @@ impl Index {
 
     pub fn process(&self, tgid: u32) -> Option<&Process> {
         self.processes.get(&tgid)
+    }
+
+    /// Those watched, or ended within the retention time, by pid.
+    pub fn processes(&self) -> impl Iterator<Item = (u32, &Process)> {
+        self.processes.iter().map(|(tgid, process)| (*tgid, process))
     }
 
     /// How many processes are watched now.
@@ -256,7 +319,12 @@ impl Index {
     /// Waits, and what was known of losses, up to this time may have been forgotten: of a span that began
     /// before, nobody can say that everything is known.
     pub fn forgotten_until_ns(&self) -> u64 {
-        self.waits.forgotten_until_ns.max(self.losses_forgotten_until_ns)
+        self.waits
+            .forgotten_until_ns
+            .max(self.losses_forgotten_until_ns)
+            .max(self.calls.forgotten_until_ns())
+            .max(self.lineage.forgotten_until_ns())
+            .max(self.unprobed.forgotten_until_ns())
     }
 
     /// Whether evidence of this process (0: of any) between the two times was lost.

@@ -3,8 +3,11 @@
 //! Only `python` knows of Python; it wraps the others.
 pub mod ascii;
 pub mod attributes;
+pub mod calls;
+pub mod clock;
 pub mod hash;
 pub mod index;
+pub mod lineage;
 pub mod log;
 pub mod mapping;
 pub mod matching;
@@ -12,11 +15,14 @@ pub mod prefetch;
 pub mod protobuf;
 #[cfg(feature = "extension-module")]
 mod python;
+pub mod recent;
 pub mod records;
 pub mod ring;
+pub mod scalars;
 pub mod schema;
 pub mod span_ends;
 pub mod splice;
+pub mod unprobed;
 pub mod waits;
 pub mod wire;
 

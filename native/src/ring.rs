@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::log::{LogWriter, Record};
 use crate::mapping::{duplicate, page_size, Access, Mapping};
 use crate::records::{
-    Event, EVENT_PROCESS_EXEC, EVENT_PROCESS_EXIT, EVENT_SPAN_END, EVENT_WAIT, EVENT_WAIT_GOING_ON,
-    RECORD_SIZE,
+    Event, EVENT_CALL, EVENT_GOROUTINE_EXIT, EVENT_PROCESS_EXEC, EVENT_PROCESS_EXIT, EVENT_SPAN_END,
+    EVENT_TRACEPARENT, EVENT_WAIT, EVENT_WAIT_GOING_ON, RECORD_SIZE,
 };
 
 const BUSY: u32 = 1 << 31;
@@ -125,7 +125,8 @@ impl Ring {
             drained.for_observer.extend_from_slice(&record);
         }
         match kind {
-            EVENT_WAIT | EVENT_WAIT_GOING_ON | EVENT_SPAN_END | EVENT_PROCESS_EXIT => {
+            EVENT_WAIT | EVENT_WAIT_GOING_ON | EVENT_SPAN_END | EVENT_CALL | EVENT_TRACEPARENT
+            | EVENT_GOROUTINE_EXIT | EVENT_PROCESS_EXIT => {
                 drained.moved += 1;
                 batch.push(record);
             }

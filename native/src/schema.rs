@@ -30,10 +30,10 @@ pub static SCOPE_SPANS: Message = Message(&[O, M(&SCOPE), M(&SPAN), T]);
 pub static SPAN: Message =
     Message(&[O, O, O, T, O, T, O, O, O, M(&KEY_VALUE), O, M(&EVENT), O, M(&LINK), O, M(&STATUS), O]);
 pub static KEY_VALUE: Message = Message(&[O, T, M(&ANY_VALUE)]);
-static RESOURCE: Message = Message(&[O, M(&KEY_VALUE), O, M(&ENTITY_REF)]);
+pub static RESOURCE: Message = Message(&[O, M(&KEY_VALUE), O, M(&ENTITY_REF)]);
 static ENTITY_REF: Message = Message(&[O, T, T, T, T]);
 static SCOPE: Message = Message(&[O, T, T, M(&KEY_VALUE), O]);
-static ANY_VALUE: Message = Message(&[O, T, O, O, O, M(&ARRAY_VALUE), M(&KEY_VALUE_LIST), O]);
+pub static ANY_VALUE: Message = Message(&[O, T, O, O, O, M(&ARRAY_VALUE), M(&KEY_VALUE_LIST), O]);
 static ARRAY_VALUE: Message = Message(&[O, M(&ANY_VALUE)]);
 static KEY_VALUE_LIST: Message = Message(&[O, M(&KEY_VALUE)]);
 static EVENT: Message = Message(&[O, O, T, M(&KEY_VALUE), O]);

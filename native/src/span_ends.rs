@@ -1,27 +1,81 @@
 //! Which goroutine ended which span, and when: the last so many span ends, found by span id.
 //!
-//! At 34,000 a second and 30 s of retention these are a million, so an entry has 48 bytes and its places in
-//! the table 8. Entries lie in a ring by arrival. Each hash bucket heads a chain from its newest entry to
+//! At 34,000 a second and 30 s of retention these are a million, so an entry has 64 bytes, one line of the cache, and
+//! its places in the table 8. Entries lie in a ring by arrival. Each hash bucket heads a chain from its newest entry to
 //! older ones; an entry that has left the ring needs no unlinking, as a chain ends where it leads to an entry
 //! older than the oldest.
 
 use crate::hash::hash_word;
 use crate::prefetch::prefetch;
+use crate::records::{Event, SPAN_ENDED_BY_CHILD, SPAN_OF_CLIENT};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SpanEnd {
     pub trace_id: [u8; 16],
     pub span_id: u64,
+    /// When it was started; 0: not seen.
+    pub start_ns: u64,
     pub end_ns: u64,
+    /// That ended it.
     pub goid: u64,
+    /// The goroutine that started it (0: not seen), and flags in the bits above.
+    started: u64,
     pub tgid: u32,
     /// The number of the next older entry of its bucket.
     older: u32,
 }
 
+const BY_CHILD: u64 = 1 << 63;
+const OF_CLIENT: u64 = 1 << 62;
+const GOID: u64 = OF_CLIENT - 1;
+
 impl SpanEnd {
-    pub fn new(trace_id: [u8; 16], span_id: u64, end_ns: u64, goid: u64, tgid: u32) -> Self {
-        Self { trace_id, span_id, end_ns, goid, tgid, older: 0 }
+    /// From an EVENT_SPAN_END.
+    pub fn of(event: &Event) -> Self {
+        let ids = event.span();
+        let flag = |flag: u16, bit: u64| if event.flags & flag != 0 { bit } else { 0 };
+        let flags = flag(SPAN_ENDED_BY_CHILD, BY_CHILD) | flag(SPAN_OF_CLIENT, OF_CLIENT);
+        Self {
+            trace_id: ids.trace_id,
+            span_id: u64::from_le_bytes(ids.span_id),
+            start_ns: if event.root_goid == 0 { 0 } else { event.start_ns },
+            end_ns: event.end_ns,
+            goid: event.goid,
+            started: event.root_goid & GOID | flags,
+            tgid: event.tgid,
+            older: 0,
+        }
+    }
+
+    /// The goroutine that started it, as far as is known.
+    #[inline]
+    pub fn started_goid(&self) -> u64 {
+        match self.started & GOID {
+            0 => self.goid,
+            started => started,
+        }
+    }
+
+    #[inline]
+    pub fn is_start_known(&self) -> bool {
+        self.started & GOID != 0
+    }
+
+    /// It was ended by another goroutine than the one that started it.
+    #[inline]
+    pub fn was_handed_over(&self) -> bool {
+        self.started_goid() != self.goid
+    }
+
+    /// By one that was made for it: all that this one did until then was for the span.
+    #[inline]
+    pub fn was_ended_by_child(&self) -> bool {
+        self.started & BY_CHILD != 0
+    }
+
+    #[inline]
+    pub fn is_of_client(&self) -> bool {
+        self.started & OF_CLIENT != 0
     }
 
     #[inline]
@@ -188,7 +242,14 @@ mod tests {
     use super::*;
 
     fn end(n: u64) -> SpanEnd {
-        SpanEnd::new([n as u8; 16], n, 1000 + n, 7, 42)
+        SpanEnd {
+            trace_id: [n as u8; 16],
+            span_id: n,
+            end_ns: 1000 + n,
+            goid: 7,
+            tgid: 42,
+            ..SpanEnd::default()
+        }
     }
 
     fn has(ends: &SpanEnds, n: u64) -> bool {
@@ -196,8 +257,8 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_takes_48_bytes() {
-        assert_eq!(size_of::<SpanEnd>(), 48);
+    fn an_entry_takes_64_bytes() {
+        assert_eq!(size_of::<SpanEnd>(), 64);
     }
 
     #[test]

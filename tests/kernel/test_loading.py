@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from enricher.errors import EnricherError
-from enricher.evidence.records import ProbeCounter, ProbeProgram, ProcessLayout
+from enricher.evidence.records import EventFlag, ProbeCounter, ProbeProgram, ProcessLayout
 from enricher.observer import libbpf
 from enricher.observer.libbpf import (
     AttachRefused,
@@ -21,6 +21,7 @@ from enricher.observer.libbpf import (
     Spec,
 )
 from enricher.observer.probe_set import OBJECTS, Failed, Loaded, NothingLoaded, Off, Probe, ProbeSet, try_load
+from enricher.observer.uprobes import Uprobe, UprobeTarget, connection_cookie
 from enricher.processes.proc import pids
 
 HEADERS = """
@@ -305,7 +306,7 @@ def test_counters_start_at_nothing_and_name_what_they_count() -> None:
         readings = probes.counters.readings()
         assert set(readings) == {(program, counter) for program in ProbeProgram for counter in ProbeCounter}
         assert set(readings.values()) == {0}
-        assert probes.counters.losses() == 0
+        assert probes.slots.newly_lost() == {}
         assert probes.failures() == ()
 
 
@@ -315,10 +316,33 @@ def test_the_span_end_probe_of_a_binary_is_there_as_long_as_one_process_uses_it(
     program = compile_c("__attribute__((noinline)) int step(int n) { return n + 1; } int main() { return step(-1); }")
     offset = file_offset(program, "step")
     with ProbeSet({}, blocked_threshold_ns=1_000_000) as probes, program.open("rb") as one, program.open("rb") as two:
-        place = probes.attach_span_end(one.fileno(), offset)
-        assert probes.attach_span_end(two.fileno(), offset) == place
-        assert len(probes._span_ends) == 1
-        probes.release_span_end(place)
-        assert len(probes._span_ends) == 1
-        probes.release_span_end(place)
-        assert not probes._span_ends
+        attached = probes.attach(one.fileno(), [UprobeTarget(Uprobe.SPAN_END, offset)])
+        assert attached.flags == EventFlag.PROCESS_HAS_SPAN_ENDS
+        assert probes.attach(two.fileno(), [UprobeTarget(Uprobe.SPAN_END, offset)]) == attached
+        assert probes.uprobes.places == set(attached.places)
+        probes.release(attached.places)
+        assert probes.uprobes.places == set(attached.places)
+        probes.release(attached.places)
+        assert not probes.uprobes.places
+
+
+def test_of_the_points_of_one_probe_all_are_attached_or_none(compile_c: Callable[[str], Path]) -> None:
+    program = compile_c("__attribute__((noinline)) int step(int n) { return n + 1; } int main() { return step(-1); }")
+    offset = file_offset(program, "step")
+    beyond = 1 << 40
+    with ProbeSet({}, blocked_threshold_ns=1_000_000) as probes, program.open("rb") as file:
+        attached = probes.attach(
+            file.fileno(),
+            [
+                UprobeTarget(Uprobe.CONNECTION_CALL, offset, connection_cookie(80, multiplexed=False)),
+                UprobeTarget(Uprobe.CONNECTION_CALL, beyond, connection_cookie(8, multiplexed=True)),
+                UprobeTarget(Uprobe.SPAN_END, offset + 1),
+                UprobeTarget(Uprobe.SPAN_START, beyond),
+                UprobeTarget(Uprobe.GOROUTINE_MADE, offset + 2),
+            ],
+        )
+        # Who is inside a span is known only with both starts and ends.
+        assert attached.flags == EventFlag.PROCESS_HAS_SPAN_ENDS
+        assert {place[2] for place in attached.places} == {offset + 1}
+        assert [type(error) for error in attached.refused] == [AttachRefused, AttachRefused]
+        assert probes.uprobes.places == set(attached.places)

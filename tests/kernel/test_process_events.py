@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from enricher.evidence.records import Event, EventKind, ProbeCounter, ProbeProgram, ProcessLayout
+from enricher.evidence.records import RECORD_SIZE, Event, EventKind, ProbeCounter, ProbeProgram, ProcessLayout
 from enricher.observer.probe_set import Probe
 
 from .conftest import Kernel, wait_until
@@ -74,12 +74,12 @@ def test_the_end_of_one_of_its_threads_is_not_the_end_of_a_process(load_probes: 
 
 def test_events_that_a_full_ring_has_no_room_for_are_counted(load_probes: LoadProbes) -> None:
     kernel = load_probes(Probe.PROCESSES, ring_bytes=4096)
-    room = 4096 // 104
+    room = 4096 // (RECORD_SIZE + 8)
     for _ in range(room + 10):
         subprocess.run(["/bin/true"], check=True)
-    before = kernel.probes.counters.losses()
+    before = kernel.probes.slots.newly_lost()[0]
     readings = kernel.probes.counters.readings()
-    after = kernel.probes.counters.losses()
+    after = before + kernel.probes.slots.newly_lost().get(0, 0)
     lost = readings[ProbeProgram.PROCESS_EXEC, ProbeCounter.RING_FULL]
     sent = readings[ProbeProgram.PROCESS_EXEC, ProbeCounter.EVENTS]
     # Other programs may start on this machine meanwhile: at least ours were sent or lost, and none was both.

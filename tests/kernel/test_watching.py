@@ -13,6 +13,7 @@ from enricher.config.model import Select
 from enricher.evidence.records import Event, EventFlag, EventKind, ProbeCounter, ProcessLayout
 from enricher.observer.discovery import Discovery
 from enricher.observer.inspection import Inspector
+from enricher.observer.uprobes import ProbePlace
 from enricher.telemetry.logs import get_logger
 
 from .conftest import DEADLINE_S, Kernel, wait_until
@@ -105,10 +106,10 @@ class Watching:
             lambda event: event.kind is EventKind.SPAN_END and event.tgid in self.ours, "span end", count
         )
 
-    def probe_count(self) -> int:
-        """Of places in our binary."""
+    def places(self) -> set[ProbePlace]:
+        """Where our binary is probed."""
         inodes = {self.discovery.watched[pid].identity.inode for pid in self.ours & self.discovery.watched.keys()}
-        return sum(1 for _, inode, _ in self.kernel.probes._span_ends if inode in inodes)
+        return {place for place in self.kernel.probes.uprobes.places if place[1] in inodes}
 
 
 @pytest.fixture
@@ -137,7 +138,12 @@ def test_a_program_that_runs_already_is_watched_with_no_restart(watching: Watchi
     assert all(before_ns <= event.end_ns <= time.monotonic_ns() for event in events)
     (record,) = [record for record in watching.records if record.tgid == process.pid]
     assert record.kind is EventKind.PROCESS
-    assert record.flags == EventFlag.PROCESS_HAS_GOROUTINES | EventFlag.PROCESS_HAS_SPAN_ENDS
+    assert record.flags == (
+        EventFlag.PROCESS_HAS_GOROUTINES
+        | EventFlag.PROCESS_HAS_SPAN_ENDS
+        | EventFlag.PROCESS_HAS_SPAN_STARTS
+        | EventFlag.PROCESS_HAS_LINEAGE
+    )
     assert record.start_ns <= before_ns
 
 
@@ -149,9 +155,13 @@ def test_a_program_that_starts_later_is_watched_too(watching: Watching, start: C
 
 
 def test_one_probe_serves_all_processes_of_a_binary(watching: Watching, start: Callable[[], Ender]) -> None:
-    processes = [start() for _ in range(3)]
+    processes = [start()]
     watching.until_watched(*processes)
-    assert watching.probe_count() == 1
+    places = watching.places()
+    assert places
+    processes += [start(), start()]
+    watching.until_watched(*processes)
+    assert watching.places() == places
     ended = {(process.pid, *span) for process in processes for span in process.end_spans(20)}
     events = watching.span_ends(60)
     assert {(event.tgid, event.span.trace_id.hex(), event.span.span_id.hex()) for event in events} == ended
@@ -167,10 +177,11 @@ def test_when_the_last_process_is_gone_so_is_everything_about_it(
     wait_until(lambda: watching.step() or first.pid not in watching.discovery.watched, "the first one's end")
     second.end_spans(5)
     assert {event.tgid for event in watching.span_ends(5)} == {second.pid}
-    (place,) = [place for place in watching.kernel.probes._span_ends if place[1] == ender.stat().st_ino]
+    places = watching.places()
+    assert places
     second.stop()
     wait_until(lambda: watching.step() or second.pid not in watching.discovery.watched, "the second one's end")
-    assert place not in watching.kernel.probes._span_ends
+    assert not places & watching.kernel.probes.uprobes.places
     assert watching.kernel.probes._maps["processes"].lookup(first.pid.to_bytes(4, "little")) is None
     assert [record.kind for record in watching.records if record.tgid in watching.ours] == [EventKind.PROCESS] * 2
 

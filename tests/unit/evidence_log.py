@@ -37,7 +37,9 @@ def wait(
     tail_of_ms: float = 0,
     peer: Peer | None = None,
     fd_type: FdType = FdType.SOCKET,
+    root: tuple[int, float] = (0, 0),
 ) -> Event:
+    """`root`: goroutine and ms."""
     return Event(
         kind=kind,
         start_ns=int(start_ms * MS),
@@ -52,6 +54,8 @@ def wait(
         wait_kind=wait_kind,
         fd_type=fd_type,
         tail_of_ns=int(tail_of_ms * MS),
+        root_goid=root[0],
+        root_ns=int(root[1] * MS),
         detail=(peer or Peer()).pack(),
     )
 
@@ -66,11 +70,44 @@ def going_on(start_ms: float, seen_ms: float, *, goid: int = GOID, tid: int = TG
 
 
 def span_end(
-    end_ms: float, *, goid: int = GOID, tgid: int = TGID, span_id: bytes = SPAN_ID, trace_id: bytes = TRACE_ID
+    end_ms: float,
+    *,
+    start_ms: float = 0,
+    goid: int = GOID,
+    started_goid: int = 0,
+    tgid: int = TGID,
+    span_id: bytes = SPAN_ID,
+    parent_id: bytes = bytes(8),
+    trace_id: bytes = TRACE_ID,
+    flags: int = 0,
 ) -> Event:
-    ids = SpanIds(trace_id=trace_id, span_id=span_id).pack()
-    time_ns = int(end_ms * MS)
-    return Event(kind=EventKind.SPAN_END, start_ns=time_ns, end_ns=time_ns, goid=goid, tgid=tgid, detail=ids)
+    """`started_goid` 0: its start was not seen."""
+    return Event(
+        kind=EventKind.SPAN_END,
+        start_ns=int(start_ms * MS),
+        end_ns=int(end_ms * MS),
+        goid=goid,
+        root_goid=started_goid,
+        tgid=tgid,
+        flags=flags,
+        detail=SpanIds(trace_id=trace_id, span_id=span_id, parent_span_id=parent_id).pack(),
+    )
+
+
+def span(start_ms: float, end_ms: float, *, span_id: bytes = SPAN_ID, parent_id: bytes = PARENT_ID, **more: int) -> Event:
+    """Seen from its start on, on one goroutine unless `started_goid` says otherwise."""
+    started_goid = more.pop("started_goid", more.get("goid", GOID))
+    return span_end(
+        end_ms, start_ms=start_ms, span_id=span_id, parent_id=parent_id, started_goid=started_goid, **more
+    )
+
+
+def call(at_ms: float, *, goid: int = GOID, fd: int = FD, peer: Peer | None = None, flags: int = 0) -> Event:
+    at_ns = int(at_ms * MS)
+    detail = (peer or Peer()).pack()
+    return Event(
+        kind=EventKind.CALL, start_ns=at_ns, end_ns=at_ns, goid=goid, tgid=TGID, fd=fd, flags=flags, detail=detail
+    )
 
 
 def process(since_ms: float = 0.001, *, tgid: int = TGID, flags: EventFlag = FULL) -> Event:
@@ -116,7 +153,9 @@ class Log:
         os.close(self.fd)
 
     def reader(self) -> EvidenceIndex:
-        return EvidenceIndex(self.fd, self.retention_ns, self.max_waits, self.max_span_ends)
+        index = EvidenceIndex(self.fd, self.retention_ns, self.max_waits, self.max_span_ends)
+        index.sample_clock(0, CLOCK_NS)
+        return index
 
     def write(self, *events: Event, watermark_ms: float = 0, going_on_ms: float | None = None) -> None:
         """With a heartbeat after the events if `watermark_ms` is given."""
@@ -138,13 +177,25 @@ class Log:
         threshold_ms: float = 1,
     ) -> Matched:
         """One span, given its times in kernel time."""
+        scanned = self.request(start_ms, end_ms, kind, parent_id, span_id, clock_error_ms)
+        return self.index.match(scanned, TAIL_NS, int(threshold_ms * MS))
+
+    @staticmethod
+    def request(
+        start_ms: float,
+        end_ms: float,
+        kind: "Span.SpanKind.ValueType" = CLIENT,
+        parent_id: bytes = PARENT_ID,
+        span_id: bytes = SPAN_ID,
+        clock_error_ms: float = 0,
+    ) -> Request:
+        """With one span."""
         request = ExportTraceServiceRequest()
         span = request.resource_spans.add().scope_spans.add().spans.add()
         span.trace_id, span.span_id, span.parent_span_id, span.kind = TRACE_ID, span_id, parent_id, kind
         span.start_time_unix_nano = CLOCK_NS + int((start_ms + clock_error_ms) * MS)
         span.end_time_unix_nano = CLOCK_NS + int((end_ms + clock_error_ms) * MS)
-        scanned = Request.scan(request.SerializeToString())
-        return self.index.match(scanned, CLOCK_NS, TAIL_NS, int(threshold_ms * MS))
+        return Request.scan(request.SerializeToString())
 
 
 def inet(address: str, port: int) -> Peer:

@@ -33,6 +33,7 @@ class FakeEvidence:
     longest: FakeWait
     blocked_ns: int = 120 * MS
     blocked_after_end_ns: int = 0
+    direct_ns: int = 120 * MS
     blocked_count: int = 1
     kinds: int = WaitKind.PARKED
     complete: bool = True
@@ -82,7 +83,13 @@ def test_a_call_without_a_known_name_is_told_by_its_number() -> None:
     assert claims["ebpf.syscall.name"] == "syscall_9999"
 
 
+def test_the_part_outside_of_child_spans_is_told_where_that_is_not_all() -> None:
+    claims = CAUSE.claims(FakeEvidence(FakeWait(), direct_ns=30 * MS))
+    assert claims["ebpf.syscall.blocked.direct"] == 0.03
+    assert "ebpf.syscall.blocked.direct" not in CAUSE.claims(FakeEvidence(FakeWait()))
+
+
 def test_a_cause_sets_only_what_it_declares_and_is_found_by_being_there() -> None:
     assert CAUSE in registry()
-    evidence = FakeEvidence(FakeWait(peer_text="pipe"), blocked_after_end_ns=1, complete=False)
+    evidence = FakeEvidence(FakeWait(peer_text="pipe"), blocked_after_end_ns=1, direct_ns=1, complete=False)
     assert set(CAUSE.claims(evidence)) == {attribute.name for attribute in CAUSE.attributes}

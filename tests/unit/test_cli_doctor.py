@@ -122,7 +122,7 @@ class TestPorts:
 def binary(modules: dict[str, str], *, exact: bool = False, reason: str = "") -> GoBinary:
     point: Any = object() if exact else None
     reasons = (Reason(ReasonCode.SDK_VERSION_UNKNOWN, reason),) if reason else ()
-    return GoBinary("/x", "1.26.8", "shop", modules, "amd64", None, None, point, reasons)
+    return GoBinary("/x", "1.26.8", "shop", modules, "amd64", None, None, point, None, None, (), reasons)
 
 
 class TestProcesses:
@@ -133,6 +133,14 @@ class TestProcesses:
         process = self.describe(binary({SDK: "v1.47.0"}, exact=True))
         assert process == WatchedProcess(7, "/opt/shop", "1.26.8", "v1.47.0", watched=True, exact=True, reasons=())
         assert "exact    7 /opt/shop (Go 1.26.8, SDK v1.47.0)" in _plain(told(processes=(process,)))
+
+    def test_what_a_known_one_lacks_is_told_too(self) -> None:
+        lack = "calls by net/http are not tied to connections: the layout of go1.26.8 was not measured"
+        process = self.describe(binary({SDK: "v1.47.0"}, exact=True, reason=lack))
+        assert process is not None
+        assert process.exact
+        text = _plain(told(processes=(process,)))
+        assert "exact    7 /opt/shop (Go 1.26.8, SDK v1.47.0)\n           calls by net/http are not tied" in text
 
     def test_an_unknown_one_is_inexact_and_says_why(self) -> None:
         process = self.describe(binary({SDK: "v9.0.0"}, reason="SDK v9.0.0 is newer than the layouts known"))

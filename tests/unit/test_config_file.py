@@ -53,6 +53,7 @@ processors:
     tail_window: 0
     retention: 1m30s
     stamp: all
+    ring_size: 4096
     probes: {syscalls: on, go_sdk: off, processes: auto}
     select: {executables: [/opt/*], cgroups: [/shop], exclude: ["*/otelcol"]}
 exporters:
@@ -82,6 +83,7 @@ service:
     ebpf = settings.processors.ebpf
     assert (ebpf.blocked_threshold_ns, ebpf.tail_window_ns, ebpf.retention_ns) == (500_000, 0, 90_000_000_000)
     assert (ebpf.stamp, ebpf.probes.syscalls, ebpf.probes.go_sdk) == ("all", "on", "off")
+    assert ebpf.ring_size == 4096
     assert (ebpf.select.executables, ebpf.select.cgroups) == (("/opt/*",), ("/shop",))
     assert ebpf.select.exclude == ("*/otelcol",)
     exporter = settings.exporter
@@ -115,14 +117,14 @@ UNKNOWN_KEYS = [
     (
         "blocked: 1s",
         f"{EBPF}.blocked",
-        "unknown key, the known ones are blocked_threshold, tail_window, retention, stamp, probes, select",
+        "unknown key, the known ones are blocked_threshold, tail_window, retention, stamp, ring_size, probes, select",
         None,
     ),
     ("compression: gzip", f"{EBPF}.compression", "unknown key here, it belongs under exporters.otlp_grpc", None),
     (
         "3: 1s",
         f"{EBPF}.3",
-        "unknown key, the known ones are blocked_threshold, tail_window, retention, stamp, probes, select",
+        "unknown key, the known ones are blocked_threshold, tail_window, retention, stamp, ring_size, probes, select",
         None,
     ),
 ]
@@ -171,6 +173,9 @@ BAD_VALUES = [
     ("processors: {ebpf: {\n\nretention: 1.0}}", f"{EBPF}.retention", "'1.0' has no unit; write 1.0ms or 1.0s"),
     ("processors: {ebpf: {tail_window: 2s,\n\nretention: 1s}}", f"{EBPF}.retention",
      "1s is not longer than tail_window, 2s: evidence would be gone before its span is decided"),
+    ("processors: {ebpf: {\n\nring_size: 5000}}", f"{EBPF}.ring_size", "5000 is no power of two; the next is 8192"),
+    ("processors: {ebpf: {\n\nring_size: 2048}}", f"{EBPF}.ring_size", "2048 is outside 4096 to 67108864"),
+    ("processors: {ebpf: {\n\nring_size: 2MiB}}", f"{EBPF}.ring_size", "'2MiB' is not a whole number"),
     ("processors: {ebpf: {\n\nstamp: al}}", f"{EBPF}.stamp", "'al' is not known here; did you mean all?"),
     ("processors: {ebpf: {probes: {\n\nsyscalls: true}}}", f"{EBPF}.probes.syscalls",
      "true is not known here; it is one of auto, on, off"),

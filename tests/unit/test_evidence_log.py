@@ -20,12 +20,13 @@ CAPACITY = 1024
 ENDLESS_WRITER = """
 import sys
 from enricher._native import LogWriter
+from enricher.evidence.records import RECORD_SIZE
 writer = LogWriter(int(sys.argv[1]))
 print(writer.epoch, flush=True)
 n = writer.last_heartbeat_ns
 while True:
     n += 1
-    writer.append(bytes(96))
+    writer.append(bytes(RECORD_SIZE))
     writer.heartbeat(n, n)
 """
 
@@ -58,6 +59,7 @@ def run_writer_until_killed(shared: Shared, index: EvidenceIndex, epoch: int) ->
         assert writer.stdout is not None
         assert int(writer.stdout.readline()) == epoch
         while index.watermark_ns < before_ns + 20 * CAPACITY:
+            assert writer.poll() is None
             index.poll()
         writer.send_signal(signal.SIGKILL)
     index.poll()
@@ -97,7 +99,7 @@ def test_readers_do_not_disturb_each_other(shared: Shared) -> None:
 
 def test_only_whole_records_are_appended(shared: Shared) -> None:
     writer = LogWriter(shared.fd, CAPACITY)
-    with pytest.raises(ValueError, match="96 bytes"):
+    with pytest.raises(ValueError, match=f"{RECORD_SIZE} bytes"):
         writer.append(bytes(RECORD_SIZE + 1))
     writer.append(b"")
     assert writer.position == 0

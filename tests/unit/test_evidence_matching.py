@@ -211,7 +211,7 @@ def test_spans_are_found_in_whatever_order_they_are_exported(log: Log) -> None:
     log.write(process(), wait(120, 150), *(span_end(200, span_id=span_id) for span_id in ids), watermark_ms=1000)
     orders = (ids, ids[::-1], [*ids[::2], b"unknown!", *ids[1::2]], [*ids, *ids])
     for order in orders:
-        matched = log.index.match(request_of(order), CLOCK_NS, TAIL_NS, MS)
+        matched = log.index.match(request_of(order), TAIL_NS, MS)
         unknown = [at for at, span_id in enumerate(order) if span_id not in ids]
         assert (matched.matched, matched.unmatched) == (len(order) - len(unknown), unknown)
         assert [evidence.ordinal for evidence in matched.evidence] == [n for n in range(len(order)) if n not in unknown]
@@ -228,7 +228,7 @@ def is_open(
 ) -> bool:
     """Whether it is too early at `settled_ms` for a span from 100 to 200, whose tail ends at 500 ms."""
     request = request_of([SPAN_ID], kind, parent_id)
-    matched = log.index.match(request, CLOCK_NS, TAIL_NS, MS, settled_ms * MS)
+    matched = log.index.match(request, TAIL_NS, MS, settled_ms * MS)
     if matched.open_until_ns:
         assert matched.open_until_ns == 500 * MS
         assert (matched.matched, matched.evidence, matched.incomplete, matched.unmatched) == (0, [], [], [])

@@ -1,47 +1,24 @@
 """Real Go programs, built here in the ways people build them, and read from outside."""
 
 import os
-import platform
 import random
 import shutil
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cache
-from itertools import count
+from dataclasses import replace
 from pathlib import Path
 
-import capstone
 import pytest
-from capstone import arm64_const, x86_const
 from elftools.elf.elffile import ELFFile
-from elftools.elf.sections import SymbolTableSection
 
-from enricher.golang.binary import SPAN_END_FUNCTION, GoBinary, ReasonCode, UnreadableBinary, inspect
-from enricher.golang.elf import ElfImage, Machine
+from enricher.golang.binary import GoBinary, ReasonCode, UnreadableBinary, inspect
+from enricher.golang.elf import ElfImage
 from enricher.golang.layouts import runtime_layout, sdk_layout
 from enricher.golang.pclntab import find_function_table
-from enricher.golang.reason import Reason
+from tests.unit.golang_builds import EXTERNAL_LINKER, HOST, PROGRAMS, Build, Variant, inspected, run_go, symbols
 
-PROGRAMS = Path(__file__).parent / "golang_programs"
-HOST: Machine = "arm64" if platform.machine() == "aarch64" else "amd64"
 C_PROGRAM = sys.executable
-
-
-@dataclass(frozen=True)
-class Variant:
-    """How a program is built: `c` tells that the host's C compiler takes part."""
-
-    package: str = "./spans"
-    flags: tuple[str, ...] = ()
-    machine: Machine = HOST
-    c: bool = False
-    toolchain: str = "local"
-
-
-EXTERNAL_LINKER = "-ldflags=-linkmode=external"
 VARIANTS = {
     "default": Variant(),
     "trimpath": Variant(flags=("-trimpath",)),
@@ -61,56 +38,10 @@ VARIANTS = {
 }
 SDK_OF = {"./spans": "v1.47.0", "./cgo": "v1.47.0", "./old": "v1.10.0"}
 
-Build = Callable[[Variant], Path]
-
-
-def run_go(*arguments: str, where: Path = PROGRAMS, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = os.environ.get("GO") or shutil.which("go")
-    if command is None:
-        pytest.skip("there is no go: it is neither in PATH nor named by GO")
-    merged = {**os.environ, "GOFLAGS": "-mod=readonly", "GOWORK": "off", **environment}
-    return subprocess.run([command, *arguments], cwd=where, env=merged, capture_output=True, text=True, check=False)
-
-
-@pytest.fixture(scope="session")
-def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
-    """Builds a variant once per session."""
-    directory, numbers = tmp_path_factory.mktemp("go"), count()
-
-    @cache
-    def built(variant: Variant) -> Path:
-        environment = {
-            "GOTOOLCHAIN": variant.toolchain,
-            "GOARCH": variant.machine,
-            "CGO_ENABLED": "1" if variant.c else "0",
-        }
-        if variant.c and not (shutil.which("gcc") or shutil.which("clang")):
-            pytest.skip("there is no C compiler")
-        # The old programs are a module of their own, as their SDK is.
-        where, package = (PROGRAMS / "old", ".") if variant.package == "./old" else (PROGRAMS, variant.package)
-        version = run_go("env", "GOVERSION", where=where, **environment)
-        if version.returncode:
-            pytest.skip(f"{variant.toolchain} cannot be had: {version.stderr.strip().splitlines()[-1]}")
-        known = runtime_layout(version.stdout.strip())
-        if isinstance(known, Reason):
-            pytest.skip(f"no test programs: {known}")
-        output = directory / str(next(numbers))
-        done = run_go("build", *variant.flags, "-o", str(output), package, where=where, **environment)
-        assert done.returncode == 0, done.stderr
-        return output
-
-    return built
-
 
 @pytest.fixture(params=VARIANTS)
 def variant(request: pytest.FixtureRequest) -> Variant:
     return VARIANTS[request.param]
-
-
-def inspected(path: Path) -> GoBinary:
-    binary = inspect(path)
-    assert binary is not None
-    return binary
 
 
 def but_for_path(binary: GoBinary) -> GoBinary:
@@ -121,14 +52,6 @@ def image_of(path: Path) -> ElfImage:
     image = ElfImage.open(str(path))
     assert image is not None
     return image
-
-
-def symbols(path: Path) -> dict[str, int]:
-    """Addresses by name, by the symbol table, which the product does not read."""
-    with path.open("rb") as stream:
-        table = ELFFile(stream).get_section_by_name(".symtab")
-        assert isinstance(table, SymbolTableSection)
-        return {symbol.name: symbol["st_value"] for symbol in table.iter_symbols()}
 
 
 def descriptors() -> int:
@@ -148,37 +71,6 @@ def test_all_of_it_is_known(build: Build, variant: Variant) -> None:
     assert not binary.is_collector
 
 
-def test_the_probe_point_is_behind_the_stack_check_with_arguments_untouched(build: Build, variant: Variant) -> None:
-    path = build(variant)
-    point = inspected(path).span_end
-    assert point is not None
-    start = symbols(path)[SPAN_END_FUNCTION]
-    with path.open("rb") as stream:
-        stream.seek(point.file_offset - (point.address - start))
-        code = stream.read(32)
-
-    if variant.machine == "amd64":
-        engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
-        kept = {x86_const.X86_REG_RAX, x86_const.X86_REG_EAX, x86_const.X86_REG_R14, x86_const.X86_REG_RSP}
-        wanted = "jbe" if variant.package == "./old" else "push rbp"
-        bound = "[r14 + 0x10]"
-    else:
-        engine = capstone.Cs(capstone.CS_ARCH_ARM64, capstone.CS_MODE_LITTLE_ENDIAN)
-        kept = {arm64_const.ARM64_REG_X0, arm64_const.ARM64_REG_X28, arm64_const.ARM64_REG_SP}
-        wanted, bound = "b.ls", "[x28, #0x10]"
-    engine.detail = True
-    instructions = list(engine.disasm(code, start))
-    before = [i for i in instructions if i.address < point.address]
-    probed = next(i for i in instructions if i.address == point.address)
-
-    assert before, "the first instruction is single-stepped"
-    assert f"{probed.mnemonic} {probed.op_str}".startswith(wanted)
-    assert any(bound in i.op_str for i in before), "no stack check"
-    for instruction in before:
-        _, written = instruction.regs_access()
-        assert not kept & set(written), f"{instruction.mnemonic} {instruction.op_str} writes what is to be read"
-
-
 @pytest.mark.parametrize("name", [name for name, variant in VARIANTS.items() if variant.machine == HOST])
 def test_a_stripped_copy_tells_the_same(name: str, build: Build, tmp_path: Path) -> None:
     if shutil.which("strip") is None:
@@ -196,11 +88,6 @@ def test_a_copy_without_section_headers_tells_the_same(build: Build, variant: Va
     data[58:64] = bytes(6)  # e_shentsize, e_shnum, e_shstrndx
     headless.write_bytes(data)
     assert but_for_path(inspected(headless)) == but_for_path(inspected(path))
-
-
-def test_a_binary_stripped_by_the_go_linker_has_the_same_probe_point(build: Build) -> None:
-    stripped = build(Variant(flags=("-ldflags=-s -w",)))
-    assert inspected(stripped).span_end == inspected(build(VARIANTS["default"])).span_end
 
 
 def test_functions_are_found_by_name_and_wrappers_told_apart(build: Build, variant: Variant) -> None:

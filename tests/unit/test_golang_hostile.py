@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from enricher.golang import binary as golang_binary
-from enricher.golang.binary import SPAN_END_FUNCTION, GoBinary, ReasonCode, UnreadableBinary, inspect
+from enricher.golang import points as golang_points
+from enricher.golang.binary import GoBinary, ReasonCode, UnreadableBinary, inspect
 from enricher.golang.binary import _parse_modules as parse_modules
 from enricher.golang.elf import ElfImage
 from enricher.golang.layouts import RuntimeLayout, runtime_layout
 from enricher.golang.pclntab import Function
+from enricher.golang.points import SPAN_END_FUNCTION
 
 BASE = 0x400000
 HEADERS = 64 + 56
@@ -44,6 +45,7 @@ def write(path: Path, content: bytes, size: int | None = None) -> Path:
     return path
 
 
+NO_TABLE = ReasonCode.FUNCTIONS_UNREADABLE
 SDK = "path\tx\nmod\tx\t(devel)\ndep\tgo.opentelemetry.io/otel/sdk\tv1.47.0\th1:x=\n"
 
 
@@ -64,8 +66,9 @@ def test_build_information_is_enough_to_tell_a_go_binary(tmp_path: Path) -> None
     [
         ("go1.28.0", SDK, [ReasonCode.GO_VERSION_UNKNOWN]),
         ("go1.28.0", "", [ReasonCode.GO_VERSION_UNKNOWN, ReasonCode.MODULES_ABSENT]),
-        ("go1.26.8", SDK.replace("v1.47.0", "v9.0.0"), [ReasonCode.SDK_VERSION_UNKNOWN]),
-        ("go1.26.8", SDK + "=>\texample.com/fork\tv1.47.0\th1:x=\n", [ReasonCode.SDK_REPLACED]),
+        ("go1.26.8", "path\tcommand-line-arguments\ndep\texample.com/a\tv1.0.0\th1:x=\n", [ReasonCode.SDK_ABSENT]),
+        ("go1.26.8", SDK.replace("v1.47.0", "v9.0.0"), [ReasonCode.SDK_VERSION_UNKNOWN, NO_TABLE]),
+        ("go1.26.8", SDK + "=>\texample.com/fork\tv1.47.0\th1:x=\n", [ReasonCode.SDK_REPLACED, NO_TABLE]),
     ],
 )
 def test_what_is_not_known_has_its_reason(version: str, modules: str, codes: list[ReasonCode], tmp_path: Path) -> None:
@@ -215,10 +218,29 @@ def test_a_wrapper_of_the_function_is_not_probed(tmp_path: Path, monkeypatch: py
 
     class Table:
         def functions(self, name: str) -> list[Function]:
-            assert name == SPAN_END_FUNCTION
-            return [wrapper, itself]
+            return [wrapper, itself] if name == SPAN_END_FUNCTION else []
 
-    monkeypatch.setattr(golang_binary, "find_function_table", lambda _: Table())
-    point = go_binary(write(tmp_path / "x", executable(info + code * 3))).span_end
+    monkeypatch.setattr(golang_points, "find_function_table", lambda _: Table())
+    binary = go_binary(write(tmp_path / "x", executable(info + code * 3)))
+    assert [reason.code for reason in binary.reasons] == [ReasonCode.FUNCTION_ABSENT]  # of the start of spans
+    point = binary.span_end
     assert point is not None
     assert (point.address, point.file_offset) == (itself.address + 6, itself.address + 6 - BASE)
+
+
+def test_a_name_that_two_functions_have_is_not_probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = bytes.fromhex("493b6610 7610 55 4889e5") + bytes(10)
+    info = build_info("go1.26.8", SDK)
+    address = BASE + HEADERS + len(info)
+    both = [Function(SPAN_END_FUNCTION, start, len(code), 0) for start in (address, address + len(code))]
+
+    class Table:
+        def functions(self, name: str) -> list[Function]:
+            return both if name == SPAN_END_FUNCTION else []
+
+    monkeypatch.setattr(golang_points, "find_function_table", lambda _: Table())
+    binary = go_binary(write(tmp_path / "x", executable(info + code * 3)))
+    assert binary.span_end is None
+    assert [str(reason) for reason in binary.reasons] == [
+        f"its function table has several functions called {SPAN_END_FUNCTION}"
+    ]

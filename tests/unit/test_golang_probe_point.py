@@ -3,7 +3,7 @@
 import capstone
 import pytest
 
-from enricher.golang.probe_point import amd64_probe_offset, arm64_probe_offset
+from enricher.golang.probe_point import amd64_calls, amd64_probe_offset, arm64_calls, arm64_probe_offset
 
 # The beginnings of functions of real binaries, and what a probe goes on.
 AMD64 = {
@@ -88,3 +88,34 @@ def test_the_disassembler_agrees(name: str) -> None:
         engine = capstone.Cs(capstone.CS_ARCH_ARM64, capstone.CS_MODE_LITTLE_ENDIAN)
     found = {i.address: f"{i.mnemonic} {i.op_str}" for i in engine.disasm(bytes.fromhex(code), 0)}
     assert found[offset].replace("pushq", "push").startswith(instruction)
+
+
+# nop, call back, call forth, call elsewhere.
+AMD64_CALLS = bytes.fromhex("90 e8faffffff e8f5ffffff e8f0ffffff e800010000")
+ARM64_CALLS = bytes.fromhex("1f2003d5 ffffff97 feffff97 01000094 00010094")
+
+
+def test_amd64_calls_are_found_by_their_target() -> None:
+    engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+    targets = {i.address: int(i.op_str, 16) for i in engine.disasm(AMD64_CALLS, 0x1000) if i.mnemonic == "call"}
+    assert len(targets) == 4
+    for target in {*targets.values(), 0x5000}:
+        expected = [address - 0x1000 for address, called in targets.items() if called == target]
+        assert amd64_calls(AMD64_CALLS, target - 0x1000) == expected
+
+
+def test_arm64_calls_are_found_by_their_target() -> None:
+    engine = capstone.Cs(capstone.CS_ARCH_ARM64, capstone.CS_MODE_LITTLE_ENDIAN)
+    targets = {
+        i.address: int(i.op_str.removeprefix("#"), 16) for i in engine.disasm(ARM64_CALLS, 0x1000) if i.mnemonic == "bl"
+    }
+    assert len(targets) == 4
+    for target in {*targets.values(), 0x5000}:
+        expected = [address - 0x1000 for address, called in targets.items() if called == target]
+        assert arm64_calls(ARM64_CALLS, target - 0x1000) == expected
+
+
+@pytest.mark.parametrize("code", ["", "e8", "e8ffffff", "ffffff97"[:6]])
+def test_a_call_that_is_cut_off_is_none(code: str) -> None:
+    assert amd64_calls(bytes.fromhex(code), 4) == []
+    assert arm64_calls(bytes.fromhex(code), -4) == []

@@ -4,22 +4,26 @@ import itertools
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from enricher.config.model import Select
-from enricher.evidence.records import Event, EventFlag, EventKind, ProcessLayout
+from enricher.evidence.records import Event, EventFlag, EventKind, ProcessIdentity, ProcessLayout
 from enricher.observer import discovery as discovery_module
 from enricher.observer.discovery import Discovery
 from enricher.observer.inspection import GoProgram, Inspected, Inspector, NotGo, Uninspected
 from enricher.observer.libbpf import AttachRefused, MapFull
-from enricher.observer.probe_set import Probe, ProbePlace, ProbeSet
+from enricher.observer.probe_set import Probe
+from enricher.observer.uprobes import Attached, ProbePlace, Uprobe, UprobeTarget
 from enricher.processes import proc
 from enricher.processes.proc import FileIdentity
 from enricher.telemetry.logs import Logger, get_logger
+
+if TYPE_CHECKING:
+    from enricher.observer.probe_set import ProbeSet
 
 GOROUTINES = EventFlag.PROCESS_HAS_GOROUTINES
 SPAN_ENDS = EventFlag.PROCESS_HAS_SPAN_ENDS
@@ -28,7 +32,7 @@ GO = GoProgram(
     sdk_version="v1.47.0",
     is_collector=False,
     layout=ProcessLayout(g_goid=152),
-    span_end=0x2012,
+    targets=(UprobeTarget(Uprobe.SPAN_END, 0x2012),),
     lacks=(),
 )
 
@@ -42,10 +46,11 @@ class NotedProbes:
         self.places: list[ProbePlace] = []
         self.room = 1024
         self.uprobes_refused = False
+        self.loaded: set[Probe] = set()
         self.while_watching: Callable[[int], None] = lambda _: None
 
     def has(self, probe: Probe) -> bool:
-        return True
+        return probe in self.loaded
 
     def watch(self, tgid: int, layout: ProcessLayout) -> None:
         self.calls.append("watch")
@@ -61,17 +66,19 @@ class NotedProbes:
     def mark_threads(self) -> None:
         self.calls.append("mark_threads")
 
-    def attach_span_end(self, fd: int, file_offset: int) -> ProbePlace:
-        self.calls.append("attach_span_end")
+    def attach(self, fd: int, targets: Iterable[UprobeTarget]) -> Attached:
+        self.calls.append("attach")
         if self.uprobes_refused:
-            raise AttachRefused("refused")
+            return Attached(refused=(AttachRefused("refused"),))
         found = os.fstat(fd)
-        self.places.append((found.st_dev, found.st_ino, file_offset))
-        return self.places[-1]
+        places = tuple((found.st_dev, found.st_ino, target.file_offset) for target in targets)
+        self.places += places
+        return Attached(places, SPAN_ENDS if places else EventFlag(0))
 
-    def release_span_end(self, place: ProbePlace) -> None:
-        self.calls.append("release_span_end")
-        self.places.remove(place)
+    def release(self, places: Iterable[ProbePlace]) -> None:
+        self.calls.append("release")
+        for place in places:
+            self.places.remove(place)
 
 
 class KnownBinaries:
@@ -181,20 +188,22 @@ def test_a_go_program_with_the_sdk_is_watched_in_the_order_that_makes_the_eviden
     process = scene.start(scene.program(GO))
     scene.discovery.process_began(process.pid, 1)
     (event,) = scene.steps()
-    assert scene.probes.calls == ["attach_span_end", "watch", "mark_threads"]
+    assert scene.probes.calls == ["attach", "watch", "mark_threads"]
     assert scene.probes.watched[process.pid] == ProcessLayout(g_goid=152, flags=GOROUTINES | SPAN_ENDS)
     assert (event.kind, event.tgid, event.start_ns) == (EventKind.PROCESS, process.pid, scene.time_ns)
     assert event.flags == GOROUTINES | SPAN_ENDS
+    identity = ProcessIdentity.unpack(event.detail)
+    assert (identity.start_ticks, identity.inner_pid) == (proc.status(process.pid).start_ticks, process.pid)
     assert scene.discovery.without_span_ends == []
 
 
 @pytest.mark.parametrize(
     ("inspected", "flags"),
     [
-        (GoProgram("1.26.1", "v1.99.0", False, GO.layout, None, ("SDK too new",)), GOROUTINES),
-        (GoProgram("1.99", "v1.47.0", False, None, None, ("Go too new",)), 0),
+        (GoProgram("1.26.1", "v1.99.0", False, GO.layout, (), ("SDK too new",)), GOROUTINES),
+        (GoProgram("1.99", "v1.47.0", False, None, (), ("Go too new",)), 0),
         # Without the layout of the runtime nobody could read what the probe finds.
-        (GoProgram("1.99", "v1.47.0", False, None, 0x2012, ()), 0),
+        (GoProgram("1.99", "v1.47.0", False, None, GO.targets, ()), 0),
     ],
 )
 def test_what_is_not_known_of_a_program_leaves_it_to_lesser_methods(
@@ -210,13 +219,34 @@ def test_what_is_not_known_of_a_program_leaves_it_to_lesser_methods(
     assert line.get("lacks", "") == "; ".join(inspected.lacks)
 
 
+@pytest.mark.parametrize(
+    ("inspected", "uprobes_refused", "wants"),
+    [
+        (GO, False, False),
+        (GO, True, True),
+        (GoProgram("1.26.1", "v1.99.0", False, GO.layout, (), ("SDK too new",)), False, True),
+        (GoProgram("1.99", "v1.47.0", False, None, (), ("Go too new",)), False, True),
+    ],
+)
+def test_only_where_span_ends_are_not_seen_headers_are_looked_at(
+    scene: Scene, inspected: GoProgram, uprobes_refused: bool, wants: bool
+) -> None:
+    scene.probes.loaded = {Probe.HEADERS}
+    scene.probes.uprobes_refused = uprobes_refused
+    process = scene.start(scene.program(inspected))
+    scene.discovery.process_began(process.pid, 1)
+    (event,) = scene.steps()
+    assert bool(event.flags & EventFlag.PROCESS_WANTS_HEADERS) == wants
+    assert scene.probes.watched[process.pid].flags == event.flags
+
+
 def test_a_program_whose_span_ends_cannot_be_probed_is_watched_all_the_same(scene: Scene) -> None:
     scene.probes.uprobes_refused = True
     program = scene.program(GO)
     for process in (scene.start(program), scene.start(program)):
         scene.discovery.process_began(process.pid, 1)
     assert {event.flags for event in scene.steps()} == {GOROUTINES}
-    assert [told for told, _ in scene.logged] == ["span ends cannot be probed", "watching a program"]
+    assert [told for told, _ in scene.logged] == ["a program cannot be probed", "watching a program"]
 
 
 @pytest.mark.parametrize("inspected", [NotGo(), Uninspected("broken")])
@@ -448,7 +478,7 @@ def test_our_own_processes_are_never_watched(scene_with: Callable[[Select], Scen
 
 
 def test_a_collector_is_told_as_not_watched(scene: Scene) -> None:
-    process = scene.start(scene.program(GoProgram("1.26.1", "v1.47.0", True, GO.layout, 0x2012, ())))
+    process = scene.start(scene.program(GoProgram("1.26.1", "v1.47.0", True, GO.layout, GO.targets, ())))
     scene.discovery.process_began(process.pid, 1)
     assert scene.steps() == []
     ((told, fields),) = scene.logged

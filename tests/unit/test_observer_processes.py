@@ -4,7 +4,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -67,8 +67,101 @@ def test_a_deleted_executable_is_still_found(tmp_path: Path) -> None:
             process.kill()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="a pid namespace takes root")
+def test_the_inner_pid_is_that_of_the_innermost_namespace(sleeper: subprocess.Popen[bytes]) -> None:
+    assert proc.inner_pid(sleeper.pid) == sleeper.pid
+    # Two namespaces, one in the other; the program tells its own pid, and what is seen from outside is its parent's.
+    script = ["sh", "-c", "echo $$; exec sleep 60"]
+    command = ["unshare", "--pid", "--fork", "--kill-child", *("unshare", "--pid", "--fork", "--kill-child"), *script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"1\n"
+        outer = child_of(child_of(process.pid))
+        assert outer != 1
+        assert proc.inner_pid(outer) == 1
+        assert proc.inner_pid(child_of(process.pid)) == 1
+        process.kill()
+
+
+def child_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text())
+
+
+ID = "0123456789abcdef" * 4
+OTHER = "f" * 64
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "found"),
+    [
+        (f"0::/system.slice/docker-{ID}.scope\n", ID),
+        (f"12:cpu,cpuacct:/docker/{ID}\n11:memory:/docker/{ID}\n0::/\n", ID),
+        (f"0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-{ID}.scope\n", ID),
+        (f"0::/kubepods/burstable/pod2f1/{ID}\n", ID),
+        (f"0::/kubepods.slice/crio-{ID}.scope/container\n", ID),
+        (f"0::/machine.slice/libpod-{ID}.scope/container\n", ID),
+        (f"0::/docker/{OTHER}/docker/{ID}/init.scope\n", ID),
+        (f"0::/machine.slice/libpod-conmon-{ID}.scope\n", ""),
+        (f"0::/app-{ID}0.scope\n", ""),
+        (f"0::/user.slice/{ID[:63]}\n", ""),
+        ("0::/user.slice/user-1000.slice/session-2.scope\n", ""),
+    ],
+)
+def test_a_container_is_known_by_its_cgroup(files_of: Callable[..., int], cgroup: str, found: str) -> None:
+    assert proc.container_id(files_of(cgroup=cgroup)).hex() == found
+
+
+@pytest.fixture
+def files_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Has the process of the pid returned have this content in /proc."""
+
+    def make(*, cgroup: str) -> int:
+        content = {"cgroup": cgroup.encode(), "mountinfo": b""}
+        for read in ("_read", "_read_whole"):
+            monkeypatch.setattr(proc, read, lambda _, name: content[name])
+        return 1
+
+    return make
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a mount namespace takes root")
+@pytest.mark.parametrize(
+    ("directory", "mount_point", "found"),
+    [
+        (f"docker/containers/{ID}", "/etc/hostname", ID),
+        (f"storage/overlay-containers/{ID}/userdata", "/etc/hostname", ID),
+        (f"sandboxes/{ID}", "/etc/hostname", ""),
+        (f"docker/containers/{ID}", "/etc/hosts", ""),
+    ],
+)
+def test_where_the_cgroup_is_hidden_a_container_is_known_by_its_mounts(
+    tmp_path: Path, directory: str, mount_point: str, found: str
+) -> None:
+    file = tmp_path / directory / "hostname"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    # So many that the kernel tells of them in several pieces.
+    others = f"for i in $(seq 60); do mkdir {tmp_path}/$i; mount --bind {tmp_path}/$i {tmp_path}/$i; done"
+    script = f"{others}; mount --bind {file} {mount_point}; echo; exec sleep 60"
+    with subprocess.Popen(["unshare", "--mount", "sh", "-ec", script], stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline()
+        assert proc.container_id(process.pid).hex() == found
+        process.kill()
+
+
+def test_a_process_in_no_container_has_no_id_of_one(sleeper: subprocess.Popen[bytes]) -> None:
+    found = proc.container_id(sleeper.pid)
+    assert found == proc.container_id(os.getpid())
+    assert len(found) in {0, 32}
+
+
 def test_a_process_that_ended_is_gone(ended: int) -> None:
-    for read in (proc.status, proc.open_executable, proc.executable_identity, proc.cgroup, proc.network_namespace):
+    reads: tuple[Callable[[int], object], ...] = (
+        *(proc.status, proc.open_executable, proc.executable_identity, proc.cgroup, proc.network_namespace),
+        *(proc.inner_pid, proc.container_id),
+    )
+    for read in reads:
         with pytest.raises(ProcessGone) as gone:
             read(ended)
         assert gone.value.pid == ended

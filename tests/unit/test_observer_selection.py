@@ -8,7 +8,7 @@ from enricher.observer.selection import Candidate, Verdict, decide
 
 
 def go(sdk: str | None = "v1.47.0", *, collector: bool = False) -> GoProgram:
-    return GoProgram(go_version="1.26.1", sdk_version=sdk, is_collector=collector, layout=None, span_end=None, lacks=())
+    return GoProgram(go_version="1.26.1", sdk_version=sdk, is_collector=collector, layout=None, targets=(), lacks=())
 
 
 @pytest.mark.parametrize(

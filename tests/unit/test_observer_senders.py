@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Self
 
 import pytest
@@ -132,3 +133,13 @@ def test_connections_in_other_network_namespaces_are_found_but_for_loopback(addr
         assert told(Senders("0.0.0.0", port).poll([elsewhere.pid], 1)) == expected
         assert proc.network_namespace(os.getpid()) == own
         elsewhere.communicate()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a pid namespace of its own takes root")
+def test_processes_in_other_pid_namespaces_are_known_by_our_pid_of_them(server: socket.socket) -> None:
+    host, port = server.getsockname()
+    with Client(host, port, "unshare", "--pid", "--fork") as client:
+        children = Path(f"/proc/{client.pid}/task/{client.pid}/children").read_text().split()
+        assert told(Senders(host, port).poll([int(pid) for pid in children], 1)) == [
+            (int(children[0]), host, client.port)
+        ]

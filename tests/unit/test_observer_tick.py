@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from enricher.evidence.records import Event, EventKind
+from enricher.evidence.records import RECORD_SIZE, Event, EventKind
 from enricher.observer.observer import Observer
 from enricher.observer.probe_set import Failure, Probe, ProbeProgram
 from enricher.processes.sockets import SocketsUnreadable
@@ -30,7 +30,7 @@ class World:
     now_ns: int = SECOND
     written: Written = field(default_factory=list)
     drained: Drained = field(default_factory=Drained)
-    losses: int = 0
+    newly_lost: dict[int, int] = field(default_factory=dict)
     watched: dict[int, int] = field(default_factory=dict)
     settled: bool = True
     noted: list[tuple[str, Any]] = field(default_factory=list)
@@ -38,6 +38,8 @@ class World:
     has_process_probe: bool = True
     without_span_ends: list[int] = field(default_factory=list)
     found: list[Event] = field(default_factory=list)
+    traceparents: list[Event] = field(default_factory=list)
+    headers_caught_up: bool = True
     sender_error: Exception | None = None
     announced: list[Event] = field(default_factory=list)
 
@@ -52,19 +54,18 @@ class World:
             evidence=cast("Any", self),
             discovery=cast("Any", _Discovery(self)),
             senders=cast("Any", _Senders(self)),
+            headers=cast("Any", _Headers(self)),
             log=get_logger(),
             unknown_since_ns=unknown_since_ns,
             clock=self.clock,
         )
 
     # ProbeSet
-    @property
-    def counters(self) -> Any:
-        return type("Counters", (), {"losses": lambda _: self.losses})()
+    slots = property(lambda self: _Slots(self))
 
     @property
     def max_entries(self) -> int:
-        return 104 * 100
+        return (RECORD_SIZE + 8) * 100
 
     ring = property(lambda self: self)
 
@@ -87,7 +88,7 @@ class World:
 
     # LogWriter
     def append(self, records: bytes) -> None:
-        assert not len(records) % 96
+        assert not len(records) % RECORD_SIZE
         self.written += ((event.kind.name, event) for event in Event.iter_unpack(records))
 
     def heartbeat(self, watermark_ns: int, going_on_ns: int) -> None:
@@ -123,6 +124,27 @@ class _Discovery:
     def step(self, budget_ns: int) -> list[Event]:
         found, self.world.found = self.world.found, []
         return found
+
+
+class _Slots:
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def newly_lost(self) -> dict[int, int]:
+        found, self.world.newly_lost = self.world.newly_lost, {}
+        return found
+
+
+class _Headers:
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def drain(self) -> tuple[list[Event], bool]:
+        found, self.world.traceparents = self.world.traceparents, []
+        return found, self.world.headers_caught_up
+
+    def forget(self, watched: Any) -> None:
+        self.world.noted.append(("forget", tuple(watched)))
 
 
 class _Senders:
@@ -182,6 +204,18 @@ def test_a_record_still_being_written_holds_the_watermark_back(world: World) -> 
     assert world.kinds() == ["drained", "drained", "HEARTBEAT"]
 
 
+def test_what_headers_say_stands_before_the_heartbeat_that_covers_it(world: World) -> None:
+    world.traceparents = [Event(kind=EventKind.TRACEPARENT)]
+    world.observer().tick()
+    assert world.kinds() == ["drained", "TRACEPARENT", "HEARTBEAT"]
+
+
+def test_a_header_block_still_being_written_holds_the_watermark_back(world: World) -> None:
+    world.headers_caught_up = False
+    world.observer().tick()
+    assert world.kinds() == ["drained"]
+
+
 def test_a_loss_stands_before_the_heartbeat_that_covers_it(world: World) -> None:
     world.watched = {7: 7}
     observer = world.observer()
@@ -189,7 +223,7 @@ def test_a_loss_stands_before_the_heartbeat_that_covers_it(world: World) -> None
     (before_ns, _), *_ = world.of("HEARTBEAT")
     world.written.clear()
     world.now_ns += 20 * MS
-    world.losses = 5
+    world.newly_lost = {0: 5}
     observer.tick()
     assert world.kinds() == ["drained", "LOSS", "HEARTBEAT"]
     (loss,) = world.of("LOSS")
@@ -203,12 +237,47 @@ def test_a_loss_stands_before_the_heartbeat_that_covers_it(world: World) -> None
     assert world.kinds() == ["drained", "HEARTBEAT"]
 
 
+def test_a_loss_of_one_process_is_told_as_its_own_and_has_nobody_looked_for(world: World) -> None:
+    world.watched = {7: 7, 8: 8}
+    observer = world.observer()
+    observer.tick()
+    world.written.clear()
+    world.noted.clear()
+    world.newly_lost = {7: 5, 8: 1}
+    observer.tick()
+    assert world.kinds() == ["drained", "LOSS", "LOSS", "HEARTBEAT"]
+    first, second = world.of("LOSS")
+    assert (first.tgid, second.tgid) == (7, 8)
+    assert (first.start_ns, first.end_ns) == (second.start_ns, second.end_ns)
+    assert "rescan" not in [what for what, _ in world.noted]
+
+
+def test_losses_of_ticks_that_follow_each_other_leave_no_time_between_them(world: World) -> None:
+    observer = world.observer()
+    for _ in range(5):
+        world.now_ns += 20 * MS
+        world.newly_lost = {7: 1}
+        observer.tick()
+    losses = world.of("LOSS")
+    assert len(losses) == 5
+    assert all(later.start_ns <= earlier.end_ns for earlier, later in zip(losses, losses[1:], strict=False))
+
+
+def test_whose_events_are_lost_is_told_once_by_process(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    observer = world.observer()
+    for newly_lost in ({0: 2}, {7: 3}, {0: 1, 7: 1}):
+        world.newly_lost = newly_lost
+        observer.tick()
+    fields = [record.__dict__["fields"] for record in caplog.records]
+    assert fields == [{"count": 2}, {"count": 3, "pid": 7}]
+
+
 def test_a_loss_up_to_the_end_of_the_last_watched_process_is_told(world: World) -> None:
     world.watched = {7: 7}
     observer = world.observer()
     observer.tick()
     world.written.clear()
-    world.losses = 1
+    world.newly_lost = {7: 1}
     world.drained = Drained(for_observer=Event(kind=EventKind.PROCESS_EXIT, tgid=7).pack())
     observer.tick()
     assert not world.watched
@@ -218,7 +287,7 @@ def test_a_loss_up_to_the_end_of_the_last_watched_process_is_told(world: World) 
 def test_a_loss_while_nobody_is_watched_is_told_once_too(world: World) -> None:
     observer = world.observer()
     observer.tick()
-    world.losses = 1
+    world.newly_lost = {7: 1}
     for _ in range(5):
         world.now_ns += 20 * MS
         observer.tick()

@@ -5,6 +5,7 @@ import http.client
 import socket
 import threading
 from collections.abc import Iterator
+from http import HTTPStatus
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -233,3 +234,24 @@ def test_the_state_of_the_evidence_is_one_of_its_names() -> None:
     health = Health(heartbeat_seen_ns=lambda: 1, working=lambda: True, clock_ns=lambda: 2)
     states = {series.name: series.values for series in health.series()}
     assert states["evidence_state"] == {"live": 1, "stale": 0, "none": 0}
+
+
+def asked(port: int, path: str, method: str = "GET") -> tuple[int, str, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request(method, path)
+    answer = connection.getresponse()
+    body = answer.read()
+    connection.close()
+    return answer.status, answer.getheader("Content-Type") or "", body
+
+
+def test_a_trace_is_explained_as_json_and_everything_else_is_the_numbers() -> None:
+    endpoint = MetricsEndpoint("127.0.0.1:0", Metrics(), lambda text: (HTTPStatus.NOT_FOUND, text.encode()))
+    assert endpoint.start()
+    try:
+        assert asked(endpoint.port, "/explain/abc") == (404, "application/json", b"abc")
+        assert asked(endpoint.port, "/explain/") == (404, "application/json", b"")
+        assert [asked(endpoint.port, path)[0] for path in ("/explain", "/", "/metrics")] == [200] * 3
+        assert asked(endpoint.port, "/explain/abc", "POST")[0] == 200
+    finally:
+        endpoint.stop()

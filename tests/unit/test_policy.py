@@ -1,19 +1,23 @@
 """What happens to a request, whatever becomes of the evidence: it is answered once, and it leaves."""
 
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from enricher._native import MalformedLog, encode_attributes
 from enricher.causes import registry
+from enricher.join.explanation import Trial
 from enricher.join.joiner import Joiner
 from enricher.join.methods.method import Match, Method, Request, Window
 from enricher.otlp.queue import BoundedQueue
 from enricher.otlp.transport import Outcome
 from enricher.policy import Policy
+from enricher.recording.journal import Journal
 from enricher.telemetry.metrics import Metrics
 
 MS = 1_000_000
@@ -42,6 +46,7 @@ class FakeIndex:
     watched: int = 1
     silent: bool = False
     broken: bool = False
+    clock_ns: int = 0
 
     def poll(self) -> int:
         if self.broken:
@@ -49,6 +54,12 @@ class FakeIndex:
         if not self.silent:
             self.heartbeat_seen_ns = time.monotonic_ns()
         return 0
+
+    def sample_clock(self, monotonic_ns: int, realtime_ns: int) -> None:
+        self.clock_ns = realtime_ns - monotonic_ns
+
+    def kernel_time_ns(self, unix_ns: int) -> int:
+        return max(0, unix_ns - self.clock_ns)
 
     def statistics(self) -> dict[str, int]:
         return {"waits": 0}
@@ -63,7 +74,7 @@ class FakeMethod:
     matches: int = 0
     method: Method = field(default_factory=lambda: Method("fake", "", exact=True, needs=()))
 
-    def saw(self, request: Request, window: Window) -> None:
+    def saw(self, request: Request) -> None:
         pass
 
     def match(self, request: Request, unmatched: object, window: Window) -> Match:
@@ -73,6 +84,9 @@ class FakeMethod:
         if window.settled_ns is not None and self.open_until_ns > window.settled_ns:
             return Match(open_until_ns=self.open_until_ns)
         return Match(matched=request.scanned.span_count)
+
+    def explain(self, request: Request, ordinal: int, window: Window) -> Trial:
+        return Trial("fake", matched=True, why="")
 
 
 @dataclass
@@ -102,6 +116,7 @@ def make_world(*, stamp_all: bool = False, max_body_bytes: int = 1 << 20, queue_
         joiner,
         queue,
         Metrics(),
+        Journal(index),  # type: ignore[arg-type]
         tail_ns=300 * MS,
         threshold_ns=MS,
         max_body_bytes=max_body_bytes,
@@ -238,3 +253,35 @@ def test_stop_hands_on_what_is_held(world: World) -> None:
     world.send(body)
     world.policy.stop(0.05)
     assert world.leaves() == [body]
+
+
+def test_a_question_is_answered_on_the_policys_own_thread(world: World) -> None:
+    thread = world.policy.ask(lambda _joiner: threading.current_thread().name).result(DEADLINE_S)
+    assert thread == "policy"
+
+
+def test_a_question_that_fails_is_the_askers_trouble_alone(world: World) -> None:
+    with pytest.raises(ZeroDivisionError):
+        world.policy.ask(lambda _joiner: 1 // 0).result(DEADLINE_S)
+    assert world.policy.ask(lambda _joiner: "well").result(DEADLINE_S) == "well"
+
+
+def test_spans_leave_while_many_questions_wait(world: World) -> None:
+    """A turn has so much time for questions, and no more."""
+    waiting = [world.policy.ask(lambda _joiner: time.sleep(0.004)) for _ in range(1000)]
+    world.index.watched = 0
+    body = request()
+    world.send(body)
+    assert world.leaves() == [body]
+    assert not waiting[-1].done()
+    for answer in waiting:
+        answer.cancel()
+
+
+def test_clocks_between_which_the_thread_was_set_aside_are_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = make_world()
+    world.policy.stop(0)
+    late = iter([0, 50 * MS, 100 * MS, 100 * MS + 1000])
+    monkeypatch.setattr(world.policy, "_clock_ns", lambda: next(late))
+    monkeypatch.setattr("enricher.policy.time", SimpleNamespace(time_ns=iter([7, 8]).__next__))
+    assert world.policy._clocks() == (100 * MS, 8)

@@ -3,24 +3,32 @@
 A method sees only the spans that the better ones before it could not tie.
 """
 
-from collections.abc import Callable
-
 from enricher._native import EvidenceIndex
-from enricher.join.methods import process, span_end
+from enricher.join.methods import connection, goroutine_labels, process, socket, span_end, thread, traceparent
 from enricher.join.methods.method import MatchMethod, Method
-
-# The order is the rank: see docs/architecture.md. `process` stays last.
-_METHODS: tuple[tuple[Method, Callable[[EvidenceIndex], MatchMethod]], ...] = (
-    (span_end.METHOD, span_end.SpanEnd),
-    (process.METHOD, process.Process),
-)
+from enricher.join.methods.origin import Origins
 
 
 def registry() -> tuple[Method, ...]:
-    """What there is, best first."""
-    return tuple(method for method, _ in _METHODS)
+    """What there is, best first: see docs/architecture.md."""
+    return (
+        span_end.METHOD,
+        connection.METHOD,
+        goroutine_labels.METHOD,
+        traceparent.METHOD,
+        socket.METHOD,
+        thread.METHOD,
+        process.METHOD,
+    )
 
 
-def build(index: EvidenceIndex) -> tuple[MatchMethod, ...]:
-    """The methods at work on one index, best first."""
-    return tuple(make(index) for _, make in _METHODS)
+def build(index: EvidenceIndex, origins: Origins) -> tuple[MatchMethod, ...]:
+    """The methods at work on one index, best first. `connection` is found together with `span_end`."""
+    return (
+        span_end.SpanEnd(index),
+        goroutine_labels.GoroutineLabels(index, origins),
+        traceparent.TraceparentHeader(index, origins),
+        socket.Socket(index, origins),
+        thread.Thread(index, origins),
+        process.Process(index, origins),
+    )

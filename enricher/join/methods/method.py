@@ -1,11 +1,15 @@
 """The interface of a match method. What it may ask of the evidence index is in enricher/_native.pyi."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 from enricher._native import Request as ScannedRequest
+from enricher._native import Span
 from enricher.join.evidence import SpanEvidence
+from enricher.join.explanation import Trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,20 +24,38 @@ class Method:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What turns a span's own times into the kernel's, and how much of them counts."""
+    """How much of a span's time counts."""
 
-    clock_ns: int  # CLOCK_REALTIME - CLOCK_MONOTONIC
     tail_ns: int
     threshold_ns: int
-    settled_ns: int | None = None  # tails that may still change, and reach beyond, are not decided; None: all are
+    settled_ns: int | None = None  # spans for which something may still come after this are not decided; None: all are
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Request:
     """A scanned request and who sent it (`ipv4:127.0.0.1:5555`, in gRPC's notation; costs a call to learn)."""
 
     scanned: ScannedRequest
     peer: Callable[[], str]
+
+    @cached_property
+    def spans(self) -> Sequence[Span]:
+        """As of `scanned`: asked for by one method after the other, and not at all if the first ties them."""
+        return self.scanned.spans()
+
+    @cached_property
+    def by_resource(self) -> Sequence[range]:
+        """The ordinals of the spans of each resource: in a request they stand together."""
+        resource_of, ordinals = self.scanned.resource_of, range(self.scanned.span_count)
+        found: list[range] = []
+        at = 0
+        while at < len(ordinals):
+            number, after = resource_of(at), len(ordinals)
+            if resource_of(after - 1) != number:
+                after = bisect_right(ordinals, number, lo=at, key=resource_of)
+            found.append(ordinals[at:after])
+            at = after
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +66,8 @@ class Match:
     evidence: Sequence[SpanEvidence] = ()
     incomplete: Sequence[int] = ()  # matched, nothing found, but evidence for them was lost
     unmatched: Sequence[int] = ()
-    open_until_ns: int = 0  # a tail may still change until then (see Window), and nothing else is told; 0: none
-    identified: Sequence[int] = field(default=(), repr=False)
+    open_until_ns: int = 0  # something may still come until then (see Window), and nothing else is told; 0: none
+    identified: Sequence[int] | None = field(default=None, repr=False)  # None: all but the unmatched
 
 
 class MatchMethod(Protocol):
@@ -53,8 +75,11 @@ class MatchMethod(Protocol):
 
     method: Method
 
-    def saw(self, request: Request, window: Window) -> None:
+    def saw(self, request: Request) -> None:
         """A request has come; it is matched later. For methods that need to know a span's neighbours."""
 
     def match(self, request: Request, unmatched: Sequence[int] | None, window: Window) -> Match:
         """Ties the spans at `unmatched` (None: all)."""
+
+    def explain(self, request: Request, ordinal: int, window: Window) -> Trial:
+        """What `match` makes of one span, for people."""

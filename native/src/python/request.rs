@@ -2,14 +2,15 @@
 
 use std::mem::MaybeUninit;
 
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyIndexError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 use pyo3::{create_exception, ffi};
 
 use crate::attributes::{push_attribute, Value};
+use crate::scalars::{self, Found, Scalar};
 use crate::splice::{Patch, Plan, Refused};
-use crate::wire::{self, Scan};
+use crate::wire::{self, Extent, Scan};
 
 create_exception!(enricher._native, MalformedRequest, PyValueError);
 
@@ -68,6 +69,40 @@ impl Request {
         (0..self.scan.spans.len()).map(span).collect()
     }
 
+    fn span_attributes<'py>(
+        &self,
+        py: Python<'py>,
+        ordinal: usize,
+        keys: Vec<String>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        self.check_ordinal(ordinal)?;
+        let body = self.body.as_bytes(py);
+        to_dict(
+            py,
+            scalars::of_span(&self.scan, body, ordinal, |key| keys.iter().any(|wanted| wanted == key)),
+        )
+    }
+
+    fn resource_of(&self, ordinal: usize) -> PyResult<u32> {
+        self.check_ordinal(ordinal)?;
+        Ok(self.scan.scopes[self.scan.spans[ordinal].scope as usize].1)
+    }
+
+    fn resource<'py>(&self, py: Python<'py>, number: usize) -> PyResult<Bound<'py, PyBytes>> {
+        let resources = scalars::resources(self.body.as_bytes(py), self.resource_extent(number)?);
+        Ok(PyBytes::new(py, &resources.concat()))
+    }
+
+    fn resource_attributes<'py>(
+        &self,
+        py: Python<'py>,
+        number: usize,
+        keys: Vec<String>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let (body, extent) = (self.body.as_bytes(py), self.resource_extent(number)?);
+        to_dict(py, scalars::of_resource(body, extent, |key| keys.iter().any(|wanted| wanted == key)))
+    }
+
     fn splice<'py>(&self, py: Python<'py>, patches: &Bound<'py, PyList>) -> PyResult<Bound<'py, PyBytes>> {
         let mut runs = Vec::with_capacity(patches.len());
         for patch in patches.iter() {
@@ -95,6 +130,36 @@ impl Request {
         })?;
         write_bytes(py, &plan)
     }
+}
+
+impl Request {
+    fn check_ordinal(&self, ordinal: usize) -> PyResult<()> {
+        if ordinal < self.scan.spans.len() {
+            return Ok(());
+        }
+        Err(PyIndexError::new_err(format!("there are {} spans", self.scan.spans.len())))
+    }
+
+    fn resource_extent(&self, number: usize) -> PyResult<Extent> {
+        let extent = self.scan.resources.get(number).copied();
+        extent.ok_or_else(|| {
+            PyIndexError::new_err(format!("there are {} resources", self.scan.resources.len()))
+        })
+    }
+}
+
+/// Of a repeated key the first counts.
+fn to_dict<'py>(py: Python<'py>, found: Found) -> PyResult<Bound<'py, PyDict>> {
+    let attributes = PyDict::new(py);
+    for (key, value) in found.into_iter().rev() {
+        match value {
+            Scalar::Text(text) => attributes.set_item(key, text)?,
+            Scalar::Bool(flag) => attributes.set_item(key, flag)?,
+            Scalar::Int(number) => attributes.set_item(key, number)?,
+            Scalar::Double(number) => attributes.set_item(key, number)?,
+        }
+    }
+    Ok(attributes)
 }
 
 /// The planned bytes as a new bytes object, written in place: zeroing it first would cost a quarter as much

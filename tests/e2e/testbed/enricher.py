@@ -30,7 +30,7 @@ def _same(message: bytes) -> bytes:
 
 
 class Enricher(Program):
-    """`enricher run --config FILE`."""
+    """`enricher run --config FILE`, or `enricher record RECORDING --config FILE`."""
 
     def __init__(
         self,
@@ -39,13 +39,16 @@ class Enricher(Program):
         *,
         before: Sequence[str] = (),
         ebpf: dict[str, Any] | None = None,
+        recording: Path | None = None,
+        record_options: Sequence[str] = (),
     ) -> None:
         self.port = free_port()
         self.metrics_port = free_port()
         self.directory = directory
         config = directory / "enricher.yaml"
         config.write_text(json.dumps(self._config(to_port, ebpf or {})))  # which is YAML, too
-        command = [*before, sys.executable, "-m", "enricher.cli.main", "run", "--config", str(config)]
+        verb = ["record", str(recording), *record_options] if recording else ["run"]
+        command = [*before, sys.executable, "-m", "enricher.cli.main", *verb, "--config", str(config)]
         super().__init__("enricher", command, directory / "enricher.log")
 
     def _become_ready(self) -> None:

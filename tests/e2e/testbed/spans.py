@@ -49,28 +49,27 @@ class KeptSpan:
         return copy.SerializeToString(deterministic=True)
 
 
-def kept_requests(path: Path) -> Iterator[bytes]:
-    """The requests in a receiver's file; one that is still being written is left for the next time."""
-    content = memoryview(path.read_bytes()) if path.exists() else memoryview(b"")
-    while len(content) >= LENGTH_BYTES:
-        length = int.from_bytes(content[:LENGTH_BYTES], "little")
-        if len(content) < LENGTH_BYTES + length:
-            return
-        yield bytes(content[LENGTH_BYTES : LENGTH_BYTES + length])
-        content = content[LENGTH_BYTES + length :]
+def kept_requests(path: Path, offset: int = 0) -> Iterator[bytes]:
+    """The requests in a receiver's file from there on; one that is still being written is left for the next time."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        file.seek(offset)
+        while len(prefix := file.read(LENGTH_BYTES)) == LENGTH_BYTES:
+            length = int.from_bytes(prefix, "little")
+            if len(request := file.read(length)) < length:
+                return
+            yield request
 
 
-def kept_spans(path: Path) -> list[KeptSpan]:
+def spans_of(request: bytes) -> list[KeptSpan]:
     return [
-        KeptSpan(
-            span,
-            group.resource.SerializeToString(deterministic=True) + group.schema_url.encode(),
-            scope.scope.SerializeToString(deterministic=True) + scope.schema_url.encode(),
-        )
-        for request in kept_requests(path)
+        KeptSpan(span, resource, scope)
         for group in ExportTraceServiceRequest.FromString(request).resource_spans
-        for scope in group.scope_spans
-        for span in scope.spans
+        for resource in [group.resource.SerializeToString(deterministic=True) + group.schema_url.encode()]
+        for scoped in group.scope_spans
+        for scope in [scoped.scope.SerializeToString(deterministic=True) + scoped.schema_url.encode()]
+        for span in scoped.spans
     ]
 
 

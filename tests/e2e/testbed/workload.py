@@ -6,12 +6,12 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tests.e2e.testbed import build
 from tests.e2e.testbed.processes import Program, free_port, wait_until
-from tests.e2e.testbed.spans import KeptSpan, kept_spans
-from tests.e2e.testbed.truth import Truth, read_truth
+from tests.e2e.testbed.spans import LENGTH_BYTES, KeptSpan, kept_requests, spans_of
+from tests.e2e.testbed.truth import Truth, read_truths
 
 DRIVER_DEADLINE_S = 180
 
@@ -24,12 +24,25 @@ class Sink(Program):
         command = [str(build.programs() / "sink"), *(("-keep", str(self.file)) if keep else ())]
         super().__init__(name, command, directory / f"{name}.log", cores=cores)
         self.port = 0
+        self._read = 0  # bytes of the file
+        self._spans: list[KeptSpan] = []
+        self._ids: set[str] = set()
 
     def _become_ready(self) -> None:
         self.port = self.answer()["port"]
 
     def spans(self) -> list[KeptSpan]:
-        return kept_spans(self.file)
+        """Those kept so far, but for forgotten ones."""
+        for request in kept_requests(self.file, self._read):
+            self._read += LENGTH_BYTES + len(request)
+            spans = spans_of(request)
+            self._spans += spans
+            self._ids.update(kept.id for kept in spans)
+        return list(self._spans)
+
+    def forget(self) -> None:
+        """Whatever came so far is not to be told of again: a long run has more than fits into memory."""
+        self._spans, self._ids = [], set()
 
     def wait_for(self, span_ids: Iterable[str], deadline_s: float = 30.0) -> list[KeptSpan]:
         """The spans kept, once all of these are among them."""
@@ -37,8 +50,7 @@ class Sink(Program):
 
         def arrived() -> list[KeptSpan] | None:
             spans = self.spans()
-            missing = wanted - {kept.id for kept in spans}
-            return spans if not missing else None
+            return spans if wanted <= self._ids else None
 
         return wait_until(arrived, f"{self.name} has {len(wanted)} spans", deadline_s)
 
@@ -81,7 +93,8 @@ def _collector_config(port: int, to_port: int) -> dict[str, Any]:
 class Service(Program):
     """The service whose spans are enriched. It exports to a subject and, the very same spans, to a reference."""
 
-    def __init__(self, directory: Path, subject_port: int, reference_port: int) -> None:
+    def __init__(self, directory: Path, subject_port: int, reference_port: int, *, sampled: float = 1.0) -> None:
+        """`sampled`: the share of traces that are, where no remote parent says."""
         self.truth_file = directory / "truth.jsonl"
         super().__init__(
             "service",
@@ -90,19 +103,32 @@ class Service(Program):
                 *("-subject", f"127.0.0.1:{subject_port}"),
                 *("-reference", f"127.0.0.1:{reference_port}"),
                 *("-truth", str(self.truth_file)),
+                *("-sampled", str(sampled)),
             ],
             directory / "service.log",
             # Threads asleep in system calls must not be short of others to run the rest.
             environment=os.environ | {"GOMAXPROCS": str(max(4, os.cpu_count() or 1))},
         )
         self.ports: dict[str, int] = {}
+        self._read = 0  # bytes of the file
+        self._truth: list[Truth] = []
 
     def _become_ready(self) -> None:
         self.ports = self.answer()
 
     def truth(self, label: str | None = None) -> list[Truth]:
-        """What the handlers have measured; of one driver's requests only, if its label is given."""
-        return [t for t in read_truth(self.truth_file) if label is None or t.step.startswith(f"{label}:")]
+        """What was measured of each span, also of those that are not sampled; of one driver's requests only, if its
+        label is given."""
+        with self.truth_file.open("rb") as file:
+            file.seek(self._read)
+            whole, newline, _ = file.read().rpartition(b"\n")
+        self._read += len(whole) + len(newline)
+        self._truth += read_truths(whole.decode().splitlines())
+        return [t for t in self._truth if label is None or t.step.startswith(f"{label}:")]
+
+    def forget(self) -> None:
+        """What was measured so far is not to be told of again."""
+        self._truth = []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +140,13 @@ class Load:
     concurrency: int = 48
     rate: float = 80.0  # sequences begun a second; 0: as many as there is room for
     seed: int = 1
-    only: str = ""  # one sequence over HTTP, its causes with commas between them
+    mix: Literal["plain", "all"] = "plain"  # all: with goroutines, spans and clients' connections inside the span
+    only: str = ""  # one sequence, its causes with commas between them
+    over: Literal["http", "grpc"] = "http"  # that one
+    shortest_ms: int = 30  # how long a cause lasts
+    longest_ms: int = 90
+    quiet: float = 0.0  # share of sequences that are a single request with nothing wrong
+    unsampled: float = 0.0  # share of remote parents that are not sampled
 
 
 class Driver(Program):
@@ -132,15 +164,22 @@ class Driver(Program):
                 *("-concurrency", str(load.concurrency)),
                 *("-rate", str(load.rate)),
                 *("-seed", str(load.seed)),
+                *("-mix", load.mix),
                 *("-only", load.only),
+                *("-over", load.over),
+                *("-shortest", f"{load.shortest_ms}ms"),
+                *("-longest", f"{load.longest_ms}ms"),
+                *("-quiet", str(load.quiet)),
+                *("-unsampled", str(load.unsampled)),
             ],
             directory / "driver.log",
         )
         self._service = service
         self._load = load
+        self.requests_per_s = 0.0  # known at the end
 
     def finish_load(self) -> list[Truth]:
-        """Waits for the end, and returns what the service measured meanwhile, one for each span."""
+        """Waits for the end, and returns what the service measured meanwhile, one for each sampled span."""
         try:
             output, _ = self._process.communicate(timeout=DRIVER_DEADLINE_S)
         except subprocess.TimeoutExpired:
@@ -152,7 +191,9 @@ class Driver(Program):
             truth = self._service.truth(self._load.label)
             return truth if sum(t.name == "server" for t in truth) == report["requests"] else None
 
-        return wait_until(written, f"the service has written down {report['requests']} requests")
+        self.requests_per_s = report["requests"] / report["seconds"]
+        truth = wait_until(written, f"the service has written down {report['requests']} requests")
+        return [t for t in truth if t.sampled]
 
 
 def drive(directory: Path, service: Service, load: Load) -> list[Truth]:

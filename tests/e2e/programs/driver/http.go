@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"syscall"
@@ -43,18 +42,41 @@ func dialHTTP(address string) (*httpClient, error) {
 	return &httpClient{conn, bufio.NewReaderSize(conn, receiveBuffer)}, nil
 }
 
-// get asks, and reads nothing of the response before the pause, which begins now, is over.
-func (c *httpClient) get(target string, pause time.Duration, random *rand.Rand) error {
-	readAt := time.Now().Add(pause)
-	header := ""
-	if random.IntN(2) == 0 { // half of the server spans have a remote parent
-		header = fmt.Sprintf("Traceparent: 00-%016x%016x-%016x-01\r\n", random.Uint64(), random.Uint64(), random.Uint64()|1)
+// request is what is asked for, and when.
+type request struct {
+	method   string
+	target   string
+	parent   string        // value of the traceparent header, "" for none
+	body     int           // bytes
+	bodyWait time.Duration // after the head
+	readWait time.Duration // nothing of the response is read before that is over; both begin at the same time
+}
+
+// do sends one request and reads the response, which must be a good one.
+func (c *httpClient) do(r request) error {
+	begin := time.Now()
+	c.conn.SetDeadline(begin.Add(30 * time.Second))
+	head := fmt.Sprintf("%s %s HTTP/1.1\r\nHost: workload\r\n", r.method, r.target)
+	if r.parent != "" {
+		head += "Traceparent: " + r.parent + "\r\n"
 	}
-	c.conn.SetDeadline(time.Now().Add(30 * time.Second))
-	if _, err := fmt.Fprintf(c.conn, "GET %s HTTP/1.1\r\nHost: workload\r\n%s\r\n", target, header); err != nil {
+	if r.body > 0 {
+		head += fmt.Sprintf("Content-Length: %d\r\n", r.body)
+	}
+	message, body := append([]byte(head), "\r\n"...), make([]byte, r.body)
+	if r.bodyWait == 0 { // in one piece, so that the server need not wait for the rest
+		message, body = append(message, body...), nil
+	}
+	if _, err := c.conn.Write(message); err != nil {
 		return err
 	}
-	time.Sleep(time.Until(readAt))
+	if r.bodyWait > 0 {
+		time.Sleep(time.Until(begin.Add(r.bodyWait)))
+		if _, err := c.conn.Write(body); err != nil {
+			return err
+		}
+	}
+	time.Sleep(time.Until(begin.Add(r.readWait)))
 	response, err := http.ReadResponse(c.reader, nil)
 	if err != nil {
 		return err

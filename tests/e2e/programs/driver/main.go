@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"net/url"
 	"os"
 	"slices"
@@ -24,48 +25,29 @@ import (
 	"workload/clock"
 )
 
-// httpSequences are requests sent on one connection, each as soon as the last is answered: what belongs to
-// one of them must not be found on its neighbour.
-var httpSequences = [][]string{
-	{causes.Upstream},
-	{causes.PipeParked},
-	{causes.PipeKernel},
-	{causes.Flock},
-	{causes.Sleep},
-	{causes.Busy},
-	{causes.Nothing, causes.Nothing, causes.Nothing, causes.Nothing},
-	// A tail, and then requests with nothing wrong within its window.
-	{causes.Flush, causes.Nothing, causes.Nothing},
-	{causes.Flush, causes.Sleep},
-	{causes.Flush, causes.Upstream},
-	{causes.Flush, causes.Flush},
-	// A request with nothing wrong, and then one that blocks in a write of the same goroutine.
-	{causes.Nothing, causes.SlowBody},
-	{causes.Nothing, causes.Flush},
-	{causes.Nothing, causes.PipeParked},
-	{causes.Sleep, causes.PipeKernel},
-	{causes.SlowBody, causes.Nothing},
-	{causes.PipeFlush, causes.Nothing},
-	{causes.FlushLong, causes.Nothing},
-}
-
 const (
-	shortestPause = 30 * time.Millisecond
-	longestPause  = 90 * time.Millisecond
-	busyPause     = 3 * time.Millisecond
-	tailExceeded  = 450 * time.Millisecond // a tail is followed for 300 ms
+	busyPause    = 3 * time.Millisecond
+	tailExceeded = 450 * time.Millisecond // a tail is followed for 300 ms
+	postedBody   = 2000
 )
 
 type report struct {
 	Requests int            `json:"requests"`
+	Seconds  float64        `json:"seconds"`
 	Causes   map[string]int `json:"causes"`
 	Errors   []string       `json:"errors"`
 }
 
 type driver struct {
-	label       string
-	httpAddress string
-	grpc        *grpc.ClientConn
+	label             string
+	mix               mix
+	only              []string      // this sequence and nothing else; nil: all of the mix
+	onlyOverGRPC      bool          // and so
+	shortest, longest time.Duration // how long a cause lasts
+	quiet             float64       // share of sequences that are one request with nothing wrong
+	unsampled         float64       // share of remote parents that are not sampled, so that nothing below is
+	httpAddress       string
+	grpc              *grpc.ClientConn
 
 	mu     sync.Mutex // guards report
 	report report
@@ -81,14 +63,14 @@ func (d *driver) count(protocol, cause string, err error) {
 	}
 }
 
-func pauseFor(cause string, random *rand.Rand) time.Duration {
+func (d *driver) pauseFor(cause string, random *rand.Rand) time.Duration {
 	switch cause {
 	case causes.Busy:
-		return busyPause
+		return min(busyPause, d.longest)
 	case causes.FlushLong:
 		return tailExceeded
 	}
-	return shortestPause + time.Duration(random.Int64N(int64(longestPause-shortestPause))).Truncate(time.Millisecond)
+	return d.shortest + time.Duration(random.Int64N(int64(d.longest-d.shortest)+1)).Truncate(time.Millisecond)
 }
 
 // readAfter is how long the client lets the response wait.
@@ -108,19 +90,41 @@ func query(cause string, pause time.Duration, step string) string {
 	}.Encode()
 }
 
-func (d *driver) overHTTP(sequence []string, number int, random *rand.Rand) {
-	client, err := dialHTTP(d.httpAddress)
-	if err != nil {
-		d.count("http", sequence[0], err)
-		return
+// parent is a remote parent for half of the server spans.
+func (d *driver) parent(random *rand.Rand) string {
+	if random.IntN(2) == 0 {
+		return ""
 	}
-	defer client.conn.Close()
+	flags := "01"
+	if random.Float64() < d.unsampled {
+		flags = "00"
+	}
+	return fmt.Sprintf("00-%016x%016x-%016x-%s", random.Uint64(), random.Uint64(), random.Uint64()|1, flags)
+}
+
+// httpRequest is what one step of a sequence asks for.
+func (d *driver) httpRequest(cause, step string, random *rand.Rand) request {
+	pause := d.pauseFor(cause, random)
+	r := request{method: http.MethodGet, parent: d.parent(random), readWait: readAfter(cause, pause)}
+	promised := r.readWait // what the server waits for does not come before
+	switch cause {
+	case causes.PostBody:
+		r.method, r.body = http.MethodPost, postedBody
+	case causes.PostSlow:
+		r.method, r.body, r.bodyWait, promised = http.MethodPost, postedBody, pause, pause
+	}
+	r.target = fmt.Sprintf("/?%s&read_ns=%d", query(cause, pause, step), clock.NowNS()+int64(promised))
+	return r
+}
+
+func (d *driver) overHTTP(client *httpClient, sequence []string, number int, random *rand.Rand) {
 	for i, cause := range sequence {
-		pause := pauseFor(cause, random)
+		if cause == causes.Gap {
+			time.Sleep(d.pauseFor(cause, random))
+			continue
+		}
 		step := fmt.Sprintf("%s:%d:%s/%d", d.label, number, strings.Join(sequence, ","), i)
-		wait := readAfter(cause, pause)
-		readNS := clock.NowNS() + int64(wait) // a promise not to read before
-		err := client.get(fmt.Sprintf("/?%s&read_ns=%d", query(cause, pause, step), readNS), wait, random)
+		err := client.do(d.httpRequest(cause, step, random))
 		d.count("http", cause, err)
 		if err != nil {
 			return
@@ -130,9 +134,40 @@ func (d *driver) overHTTP(sequence []string, number int, random *rand.Rand) {
 
 func (d *driver) overGRPC(cause string, number int, random *rand.Rand) {
 	step := fmt.Sprintf("%s:%d", d.label, number)
-	request := wrapperspb.String(query(cause, pauseFor(cause, random), step))
+	request := wrapperspb.String(query(cause, d.pauseFor(cause, random), step))
 	err := d.grpc.Invoke(context.Background(), "/workload.Work/Do", request, &wrapperspb.StringValue{})
 	d.count("grpc", cause, err)
+}
+
+// work takes numbers of sequences. The seed and the number say what is asked for: which worker does it is chance.
+func (d *driver) work(numbers <-chan int, seed uint64) {
+	client, err := dialHTTP(d.httpAddress)
+	if err != nil {
+		d.count("http", "dial", err)
+		for range numbers {
+		}
+		return
+	}
+	defer client.conn.Close()
+	for number := range numbers {
+		random := rand.New(rand.NewPCG(seed, uint64(number)))
+		quiet := random.Float64() < d.quiet
+		overGRPC := random.IntN(3) == 0
+		switch {
+		case d.only != nil && d.onlyOverGRPC:
+			d.overGRPC(d.only[0], number, random)
+		case d.only != nil:
+			d.overHTTP(client, d.only, number, random)
+		case quiet && overGRPC:
+			d.overGRPC(causes.Nothing, number, random)
+		case quiet:
+			d.overHTTP(client, []string{causes.Nothing}, number, random)
+		case overGRPC:
+			d.overGRPC(d.mix.grpc[random.IntN(len(d.mix.grpc))], number, random)
+		default:
+			d.overHTTP(client, d.mix.http[random.IntN(len(d.mix.http))], number, random)
+		}
+	}
 }
 
 func main() {
@@ -141,9 +176,15 @@ func main() {
 	label := flag.String("label", "load", "what the service is to write down as the beginning of each step")
 	seed := flag.Uint64("seed", 1, "the same seed asks for the same")
 	sequences := flag.Int("sequences", 500, "how many sequences of requests")
-	concurrency := flag.Int("concurrency", 32, "sequences under way at once")
+	concurrency := flag.Int("concurrency", 32, "sequences under way at once, each on a connection of its own")
 	rate := flag.Float64("rate", 0, "sequences begun a second at most; 0: as many as there is room for")
-	only := flag.String("only", "", "HTTP only, and this sequence only: causes with commas between them")
+	mixed := flag.String("mix", "plain", "what is asked for: plain or all")
+	only := flag.String("only", "", "this sequence only: causes with commas between them; over gRPC just one")
+	over := flag.String("over", "http", "with -only: http or grpc")
+	shortest := flag.Duration("shortest", 30*time.Millisecond, "how long a cause lasts at least")
+	longest := flag.Duration("longest", 90*time.Millisecond, "and at most")
+	quiet := flag.Float64("quiet", 0, "share of sequences that are a single request with nothing wrong")
+	unsampled := flag.Float64("unsampled", 0, "share of remote parents that are not sampled")
 	flag.Parse()
 
 	conn, err := grpc.NewClient(*grpcAddress, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -152,26 +193,16 @@ func main() {
 		os.Exit(1)
 	}
 	d := &driver{
-		label: *label, httpAddress: *httpAddress, grpc: conn,
-		report: report{Causes: map[string]int{}, Errors: []string{}},
+		label: *label, mix: mixes[*mixed], shortest: *shortest, longest: *longest, quiet: *quiet, unsampled: *unsampled,
+		httpAddress: *httpAddress, grpc: conn, report: report{Causes: map[string]int{}, Errors: []string{}},
+	}
+	if *only != "" {
+		d.only, d.onlyOverGRPC = strings.Split(*only, ","), *over == "grpc"
 	}
 	numbers := make(chan int)
 	var workers sync.WaitGroup
 	for range *concurrency {
-		workers.Go(func() {
-			for number := range numbers {
-				// Seeded by the number and not by the worker: which worker gets it is chance.
-				random := rand.New(rand.NewPCG(*seed, uint64(number)))
-				switch {
-				case *only != "":
-					d.overHTTP(strings.Split(*only, ","), number, random)
-				case random.IntN(3) == 0:
-					d.overGRPC(causes.GRPC[random.IntN(len(causes.GRPC))], number, random)
-				default:
-					d.overHTTP(httpSequences[random.IntN(len(httpSequences))], number, random)
-				}
-			}
-		})
+		workers.Go(func() { d.work(numbers, *seed) })
 	}
 	begin := time.Now()
 	for number := range *sequences {
@@ -182,5 +213,6 @@ func main() {
 	}
 	close(numbers)
 	workers.Wait()
+	d.report.Seconds = time.Since(begin).Seconds()
 	json.NewEncoder(os.Stdout).Encode(d.report)
 }

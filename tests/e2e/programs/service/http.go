@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"slices"
@@ -42,12 +43,12 @@ func (c *servedConn) Write(p []byte) (n int, err error) {
 	case c.leavesFlush() && !c.ended:
 		return c.writeRecord(p)
 	case c.leavesFlush(), c.writesSlowBody() && len(p) > headBuffer:
-		w, err := measured("parked", "write", c.releasedNS, func() (err error) {
+		waits, err := measured("parked", "write", c.releasedNS, func() (err error) {
 			n, err = c.TCPConn.Write(p)
 			return err
 		})
-		w.AfterEnd = c.ended
-		c.record.Waits = append(c.record.Waits, w)
+		waits[0].AfterEnd = c.ended
+		c.record.Waits = append(c.record.Waits, waits...)
 		return n, err
 	default:
 		return c.TCPConn.Write(p)
@@ -70,7 +71,7 @@ func (c *servedConn) writeRecord(p []byte) (n int, err error) {
 		return 0, err
 	}
 	full := false
-	w, outer := measured("parked", "sendmsg", c.releasedNS, func() error {
+	waits, outer := measured("parked", "sendmsg", c.releasedNS, func() error {
 		return raw.Write(func(fd uintptr) bool {
 			for n < len(p) && err == nil {
 				var sent int
@@ -85,7 +86,7 @@ func (c *servedConn) writeRecord(p []byte) (n int, err error) {
 		})
 	})
 	if full { // not meant, but so it was
-		c.record.Waits = append(c.record.Waits, w)
+		c.record.Waits = append(c.record.Waits, waits...)
 	}
 	return n, errors.Join(err, outer)
 }
@@ -148,6 +149,10 @@ func (a *actor) serve(w http.ResponseWriter, r *http.Request) {
 		w.Write(make([]byte, slowBody))
 		return
 	}
+	if err := conn.readBody(r); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
 	if err := a.act(r.Context(), conn.record, time.Duration(milliseconds)*time.Millisecond); err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
@@ -157,6 +162,19 @@ func (a *actor) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Write([]byte("done\n"))
+}
+
+// readBody waits for the body, if there is one that is to come late. One that is there is no wait, and makes net/http
+// begin, inside the handler, to read ahead on a goroutine of its own.
+func (c *servedConn) readBody(r *http.Request) error {
+	waits, err := measured("parked", "read", c.releasedNS, func() error {
+		_, err := io.Copy(io.Discard, r.Body)
+		return err
+	})
+	if c.record.Cause == causes.PostSlow && err == nil {
+		c.record.Waits = append(c.record.Waits, waits...)
+	}
+	return err
 }
 
 // leaveFlushBlocked returns at once, and leaves behind a rest in net/http's buffer and a socket without room

@@ -45,9 +45,12 @@ func exportTo(ctx context.Context, endpoint string) (sdktrace.TracerProviderOpti
 		sdktrace.WithExportTimeout(time.Minute), sdktrace.WithMaxQueueSize(1<<17)), nil
 }
 
-func startTracing(ctx context.Context, endpoints ...string) (*sdktrace.TracerProvider, error) {
-	options := []sdktrace.TracerProviderOption{sdktrace.WithResource(resource.NewSchemaless(
-		attribute.String("service.name", "workload"), attribute.Int("process.pid", os.Getpid())))}
+func startTracing(ctx context.Context, share float64, endpoints ...string) (*sdktrace.TracerProvider, error) {
+	options := []sdktrace.TracerProviderOption{
+		sdktrace.WithResource(resource.NewSchemaless(
+			attribute.String("service.name", "workload"), attribute.Int("process.pid", os.Getpid()))),
+		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(share))),
+	}
 	for _, endpoint := range endpoints {
 		option, err := exportTo(ctx, endpoint)
 		if err != nil {
@@ -71,10 +74,11 @@ func main() {
 	subject := flag.String("subject", "", "host:port of the OTLP/gRPC receiver under test")
 	reference := flag.String("reference", "", "host:port of the OTLP/gRPC receiver that keeps the spans as they are")
 	truthPath := flag.String("truth", "", "file for what the handlers measured")
+	share := flag.Float64("sampled", 1, "the share of traces that are sampled, where no parent has decided that")
 	flag.Parse()
 
 	ctx := context.Background()
-	provider, err := startTracing(ctx, *subject, *reference)
+	provider, err := startTracing(ctx, *share, *subject, *reference)
 	check(err)
 	measurements, err := openTruth(*truthPath)
 	check(err)
@@ -84,7 +88,9 @@ func main() {
 	check(err)
 	check(startBackground())
 
-	a := &actor{upstreams: slow, locks: locks, truth: measurements}
+	callers, err := startClients(measurements, slow)
+	check(err)
+	a := &actor{upstreams: slow, locks: locks, workers: startWorkers(), clients: callers, truth: measurements}
 	httpListener, httpPort := listen()
 	grpcListener, grpcPort := listen()
 	httpServer := serveHTTP(httpListener, a)

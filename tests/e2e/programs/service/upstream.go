@@ -6,19 +6,25 @@ import (
 	"io"
 	"net"
 	"os"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// The pools are larger than any concurrency asked of the service and never grow under load: a handler that
-// waited for a member, or made one, would do so unmeasured.
-const poolSize = 256
+// The pools do not grow under load: to make a member blocks. A handler that waits for one is in no system call.
+const poolSize = 512
 
 // upstreams is a pool of connections to a server that answers after the time it is told.
-type upstreams struct{ free chan upstream }
+type upstreams struct {
+	free    chan upstream
+	address string
+}
 
-type upstream struct{ conn net.Conn }
+type upstream struct {
+	conn net.Conn
+	raw  syscall.RawConn
+}
 
 func startUpstreams() (*upstreams, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -34,15 +40,25 @@ func startUpstreams() (*upstreams, error) {
 			go answerLate(conn)
 		}
 	}()
-	pool := &upstreams{free: make(chan upstream, poolSize)}
+	pool := &upstreams{free: make(chan upstream, poolSize), address: listener.Addr().String()}
 	for range poolSize {
-		conn, err := net.Dial("tcp", listener.Addr().String())
+		conn, err := pool.dial()
 		if err != nil {
 			return nil, err
 		}
-		pool.give(upstream{conn})
+		pool.give(conn)
 	}
 	return pool, nil
+}
+
+// dial makes a connection that is not of the pool.
+func (p *upstreams) dial() (upstream, error) {
+	conn, err := net.Dial("tcp", p.address)
+	if err != nil {
+		return upstream{}, err
+	}
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	return upstream{conn, raw}, err
 }
 
 func answerLate(conn net.Conn) {
@@ -66,9 +82,15 @@ func (u upstream) ask(pause time.Duration) error {
 	return err
 }
 
-func (u upstream) readAnswer() error {
-	_, err := io.ReadFull(u.conn, make([]byte, 8))
-	return err
+// readAnswer reads all of it, and returns the waits, of which there is one if the answer was not there yet.
+func (u upstream) readAnswer() (waits []wait, err error) {
+	answer := make([]byte, 8)
+	for read := 0; read < len(answer) && err == nil; {
+		var n int
+		n, err = readParked(u.raw, answer[read:], func(p park) { waits = append(waits, p.wait("read")) })
+		read += n
+	}
+	return waits, err
 }
 
 // lockFiles is a pool of files, each opened twice so that one descriptor can wait for the other.

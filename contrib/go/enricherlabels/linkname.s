@@ -1,0 +1,1 @@
+// Empty: it lets functions without a body be declared, see labels.go.

@@ -1,0 +1,158 @@
+//! Which connection a client's call took: what the goroutines of that connection are blocked in while the call is under
+//! way belongs to the span that made it.
+//!
+//! On HTTP/1 a connection serves one call at a time, and the call is under way until the connection is given back or
+//! taken again. A reader blocks there between calls, too; that wait ends later, so it is told by its end.
+//! On HTTP/2 the connection is one for many calls; while it has nothing to read, it has nothing for any of them.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::hash::Hashed;
+use crate::recent::Recent;
+use crate::records::{Event, Peer, CALL_MULTIPLEXED, CALL_OVER};
+use crate::waits::reach_ns;
+
+const MOST: usize = 65_536;
+/// Of one connection. A span ends soon after its call, so few are needed.
+const TIMES_KEPT: usize = 64;
+
+type Goroutine = (u32, u64);
+type Descriptor = (u32, i32);
+/// Descriptors are used again: the ends tell which connection it is.
+type Socket = (Descriptor, u16, u16, [u8; 16]);
+
+#[derive(Clone, Copy)]
+struct Call {
+    at_ns: u64,
+    socket: Socket,
+    is_multiplexed: bool,
+}
+
+/// A wait of a connection, begun no earlier than the call that it belongs to.
+#[derive(Clone, Copy)]
+pub struct CallWait {
+    pub wait: Event,
+    pub is_multiplexed: bool,
+}
+
+#[derive(Default)]
+struct Connection {
+    /// When it was taken for a call, and given back.
+    changed_at_ns: VecDeque<u64>,
+    first_ns: u64,
+    last_ns: u64,
+}
+
+pub struct Calls {
+    by_goroutine: Recent<Goroutine, Call>,
+    connections: HashMap<Socket, Connection, Hashed>,
+    waits: Recent<Socket, Event>,
+    by_span: Recent<u64, CallWait>,
+    pub total: u64,
+}
+
+impl Calls {
+    pub fn new() -> Self {
+        Self {
+            by_goroutine: Recent::new(MOST),
+            connections: HashMap::default(),
+            waits: Recent::new(MOST),
+            by_span: Recent::new(MOST),
+            total: 0,
+        }
+    }
+
+    pub fn take(&mut self, event: &Event) {
+        let is_multiplexed = event.flags & CALL_MULTIPLEXED != 0;
+        let connection = self.connections.entry(socket_of(event)).or_default();
+        if connection.first_ns == 0 {
+            connection.first_ns = event.start_ns;
+        }
+        connection.last_ns = event.start_ns;
+        if !is_multiplexed {
+            if connection.changed_at_ns.len() == TIMES_KEPT {
+                connection.changed_at_ns.pop_front();
+            }
+            connection.changed_at_ns.push_back(event.start_ns);
+        }
+        if event.flags & CALL_OVER == 0 {
+            let call = Call { at_ns: event.start_ns, socket: socket_of(event), is_multiplexed };
+            self.total += 1;
+            self.by_goroutine.push(event.start_ns, (event.tgid, event.goid), call);
+        }
+    }
+
+    /// Whether calls say whose this wait is: it was over when a call had used its connection. Before, in the making of
+    /// the connection, it is of whoever had it made.
+    pub fn tell_of(&self, wait: &Event) -> bool {
+        let connection = self.connections.get(&socket_of(wait));
+        connection.is_some_and(|connection| connection.first_ns < reach_ns(wait))
+    }
+
+    /// A wait that is over.
+    pub fn take_wait(&mut self, wait: &Event) {
+        if !self.connections.is_empty() && self.connections.contains_key(&socket_of(wait)) {
+            self.waits.push(wait.end_ns, socket_of(wait), *wait);
+        }
+    }
+
+    /// A span has ended: the calls made in it, and in no span inside of it, are its own. Their waits are in the log
+    /// already, as the answer came before the end.
+    pub fn span_ended(&mut self, span_id: u64, started_on: Goroutine, start_ns: u64, end_ns: u64) {
+        if !self.by_goroutine.has(&started_on) {
+            return;
+        }
+        let calls = self.by_goroutine.take(&started_on, |call| (start_ns..=end_ns).contains(&call.at_ns));
+        for call in calls {
+            let until_ns = end_ns.min(self.over_ns(&call));
+            let of_call = self.waits.of(&call.socket).filter(|wait| {
+                wait.goid != started_on.1 && (call.at_ns + 1..=until_ns).contains(&wait.end_ns)
+            });
+            let of_call: Vec<Event> = of_call.copied().collect();
+            for wait in of_call {
+                let wait = Event { start_ns: wait.start_ns.max(call.at_ns), ..wait };
+                let found = CallWait { wait, is_multiplexed: call.is_multiplexed };
+                self.by_span.push(end_ns, span_id, found);
+            }
+        }
+    }
+
+    fn over_ns(&self, call: &Call) -> u64 {
+        let times = self.connections.get(&call.socket).map(|connection| &connection.changed_at_ns);
+        let next = times.and_then(|times| times.iter().find(|at_ns| **at_ns > call.at_ns));
+        next.copied().unwrap_or(u64::MAX)
+    }
+
+    #[inline]
+    pub fn of_span(&self, span_id: u64) -> impl Iterator<Item = &CallWait> {
+        self.by_span.of(&span_id)
+    }
+
+    #[inline]
+    pub fn has_span(&self, span_id: u64) -> bool {
+        self.by_span.has(&span_id)
+    }
+
+    pub fn expire(&mut self, before_ns: u64) {
+        self.by_goroutine.expire(before_ns);
+        self.waits.expire(before_ns);
+        self.by_span.expire(before_ns);
+        if self.connections.len() >= MOST || self.waits.is_empty() {
+            self.connections.retain(|_, connection| connection.last_ns >= before_ns);
+        }
+    }
+
+    pub fn forgotten(&self) -> u64 {
+        self.by_goroutine.forgotten + self.waits.forgotten + self.by_span.forgotten
+    }
+
+    pub fn forgotten_until_ns(&self) -> u64 {
+        let kept = [self.by_goroutine.forgotten_until_ns, self.waits.forgotten_until_ns];
+        kept.into_iter().fold(self.by_span.forgotten_until_ns, u64::max)
+    }
+}
+
+fn socket_of(event: &Event) -> Socket {
+    let Peer { port, local_port, address, .. } = event.peer();
+    ((event.tgid, event.fd), port, local_port, address)
+}

@@ -1,0 +1,1 @@
+// Has the compiler accept a function without a body in this package.
