@@ -30,6 +30,7 @@ enum syscall_class { CLASS_NONE, CLASS_READ, CLASS_WRITE, CLASS_SPLICE, CLASS_CL
 #define SYS_select 23
 #define SYS_nanosleep 35
 #define SYS_pause 34
+#define SYS_exit 60
 #define SYS_fcntl 72
 #define SYS_flock 73
 #define SYS_fsync 74
@@ -40,6 +41,7 @@ enum syscall_class { CLASS_NONE, CLASS_READ, CLASS_WRITE, CLASS_SPLICE, CLASS_CL
 #define SYS_futex 202
 #define SYS_getdents64 217
 #define SYS_clock_nanosleep 230
+#define SYS_exit_group 231
 #define SYS_epoll_wait 232
 #define SYS_pselect6 270
 #define SYS_ppoll 271
@@ -97,7 +99,7 @@ static __always_inline bool reads_bytes(__u32 number)
 	       number != SYS_recvmmsg;
 }
 
-/* A thread in one of these is idle, or sleeps as it was told to: nobody's blocked call. That some of them can also
+/* A thread in one of these is idle, sleeps as it was told to, or will never return: nobody's blocked call. That some of them can also
  * wait for a descriptor does not help: who looks from outside cannot tell. */
 static __always_inline bool sleeps_on_purpose(__u32 number)
 {
@@ -114,6 +116,8 @@ static __always_inline bool sleeps_on_purpose(__u32 number)
 	case SYS_clock_nanosleep:
 	case SYS_pause:
 	case SYS_rt_sigtimedwait:
+	case SYS_exit:
+	case SYS_exit_group:
 		return true;
 	default:
 		return false;

@@ -368,7 +368,12 @@ static __always_inline void mark(enum probe_program program, struct task_struct 
 		return;
 	thread = bpf_task_storage_get(&threads, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!thread) {
-		count_loss(program, COUNTER_MAP_FULL, layout->slot);
+		/* The storage is locked by who was about to mark another one on this CPU. The observer marks again what
+		 * it marks itself; of what is made meanwhile it hears by the loss of anybody's event. */
+		if (program == PROGRAM_MARK_THREADS)
+			count(program, COUNTER_MAP_FULL);
+		else
+			count_loss(program, COUNTER_MAP_FULL, 0);
 		return;
 	}
 	thread->layout = *layout;

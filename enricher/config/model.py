@@ -16,8 +16,8 @@ SECOND = UNIT_NS["s"]
 MINUTE = UNIT_NS["m"]
 HOUR = UNIT_NS["h"]
 
-# At 34,000 spans/s, the most measured for one service, this holds half a second. The kernel maps a ring twice, and all of
-# it counts as resident.
+# At 34,000 spans/s, the most measured for one service, this holds half a second. The kernel maps a ring twice, and all
+# of it counts as resident.
 DEFAULT_RING_BYTES = 2 << 20
 
 ProbeSwitch = Literal["auto", "on", "off"]

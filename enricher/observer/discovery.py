@@ -164,6 +164,8 @@ class Discovery:
         for tgid in self.watched.keys() - present:
             self._unwatch(tgid)
             self._records.append(_event(EventKind.PROCESS_EXIT, tgid, self._clock()))
+        if self.watched:
+            self._probes.mark_threads()  # a thread that could not be marked when it was made
         # Not by way of _enqueue: there may be more than its limit, and these are all there are.
         self._queue.update(dict.fromkeys(sorted(present)))
 

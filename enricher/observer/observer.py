@@ -141,9 +141,7 @@ class Observer:
             return
         self._lost += sum(lost.values())
         now_ns = self._clock()
-        self._append(
-            Event(kind=EventKind.LOSS, tgid=tgid, start_ns=since_ns, end_ns=now_ns, fd=-1) for tgid in lost
-        )
+        self._append(Event(kind=EventKind.LOSS, tgid=tgid, start_ns=since_ns, end_ns=now_ns, fd=-1) for tgid in lost)
         for tgid, count in lost.items():
             if self._first_time(("lost", tgid)):
                 whose = {"pid": tgid} if tgid else {}

@@ -22,12 +22,16 @@ _CHAIN_GAP_NS = 100_000  # a blocked write wakes up, writes on and waits again w
 _FORGET_WAITING_NS = 600_000_000_000
 _FORGET_IDLE_NS = 12_000_000_000  # longer than any tail window
 
-# What one process may take of what all share: a quarter of each map; and of events two for each span, at 34,000 spans/s.
+# What one process may take of what all share: a quarter of each map; and at 34,000 spans/s, the most measured, two
+# events for each.
 _EVENT_APART_NS = 14_000
 _MOST_GOROUTINES = 8192
 _MOST_SPANS = 16_384
 _MOST_SLEEPERS = 1024
 _MOST_CONNECTIONS = 1024
+
+# A thread is not marked where another was about to be on the same CPU: the kernel's task storage refuses to wait.
+_MARKING_ATTEMPTS = 5
 
 _TRACEPOINT = "tp_btf/"
 
@@ -246,7 +250,18 @@ class ProbeSet:
             return
         if self._marker is None:
             self._marker = self._objects[Probe.SYSCALLS].programs["mark_threads"].attach()
-        self._marker.iterate()
+        unmarked = self._unmarked()
+        for _ in range(_MARKING_ATTEMPTS):
+            self._marker.iterate()
+            before, unmarked = unmarked, self._unmarked()
+            if unmarked == before:
+                return
+
+    def _unmarked(self) -> int:
+        """How many threads could not be marked so far."""
+        readings = self.counters.readings()
+        programs = (ProbeProgram.MARK_THREADS, ProbeProgram.PROCESS_FORK)
+        return sum(readings[program, ProbeCounter.MAP_FULL] for program in programs)
 
     def scan(self) -> None:
         """Puts the waits that are going on and have passed the threshold into the ring, each once."""

@@ -3,6 +3,9 @@
 
 use std::collections::VecDeque;
 
+/// So far ahead of the last sample a time may lie and have come all the same.
+const NEXT_SAMPLE_NS: u64 = 1_000_000_000;
+
 /// Less is drift and the rounding of two readings; it shifts nothing that matters.
 const LEAST_STEP_NS: u64 = 1_000_000;
 const MOST_STEPS: usize = 64;
@@ -11,11 +14,13 @@ const MOST_STEPS: usize = 64;
 pub struct Clock {
     /// From when on, in monotonic time, which difference realtime - monotonic holds: by time, the last one up to now.
     offsets: VecDeque<(u64, i64)>,
+    last_ns: u64,
 }
 
 impl Clock {
     pub fn sample(&mut self, monotonic_ns: u64, realtime_ns: u64) {
         let offset_ns = realtime_ns.wrapping_sub(monotonic_ns) as i64;
+        self.last_ns = self.last_ns.max(monotonic_ns);
         match self.offsets.back_mut() {
             Some((_, last_ns)) if last_ns.abs_diff(offset_ns) < LEAST_STEP_NS => *last_ns = offset_ns,
             _ => {
@@ -27,18 +32,22 @@ impl Clock {
         }
     }
 
-    /// Kernel time of a time of day. The newest offset under which that time came at all is the one; before the first
-    /// sample the first holds.
+    /// Kernel time of a time of day: under the newest offset under which that time has come. If it has not come at all,
+    /// under the newest one.
     #[inline]
     pub fn kernel_time_ns(&self, unix_ns: u64) -> u64 {
-        let mut found = unix_ns;
+        let under = |offset_ns: i64| unix_ns.saturating_add_signed(-offset_ns);
+        let mut until_ns = self.last_ns.saturating_add(NEXT_SAMPLE_NS);
         for (since_ns, offset_ns) in self.offsets.iter().rev() {
-            found = unix_ns.saturating_add_signed(-offset_ns);
-            if found >= *since_ns {
-                break;
+            let found = under(*offset_ns);
+            if (*since_ns..=until_ns).contains(&found) {
+                return found;
             }
+            until_ns = *since_ns;
         }
-        found
+        // Before the first sample, or not yet.
+        let nearest = self.offsets.front().filter(|(since_ns, offset_ns)| under(*offset_ns) < *since_ns);
+        nearest.or(self.offsets.back()).map_or(unix_ns, |(_, offset_ns)| under(*offset_ns))
     }
 
     /// Time of day at a kernel time.
@@ -81,6 +90,8 @@ mod tests {
         let mut clock = Clock::default();
         clock.sample(10 * S, 1000 * S);
         clock.sample(20 * S, 1005 * S); // set back by 5 s
+        assert_eq!(clock.kernel_time_ns(1007 * S), 17 * S); // has come only once so far
+        clock.sample(30 * S, 1015 * S);
         assert_eq!(clock.kernel_time_ns(1007 * S), 22 * S);
         assert_eq!(clock.kernel_time_ns(1004 * S), 14 * S);
     }

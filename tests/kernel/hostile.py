@@ -2,7 +2,9 @@
 
 import json
 import os
+import select
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from struct import Struct
@@ -16,6 +18,7 @@ from enricher.processes import proc
 from .conftest import DEADLINE_S, Kernel, wait_until
 
 _SOURCES = Path(__file__).parent / "programs"
+_A_WHILE_S = 0.02
 _USAGE = Struct("=Qiiii")  # struct usage in probes/budget.h
 
 
@@ -50,9 +53,11 @@ class Obeying:
         self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
 
-    def answer(self) -> dict[str, Any]:
-        """To the line of the last `tell`."""
+    def answer(self, meanwhile: Callable[[], None] = lambda: None) -> dict[str, Any]:
+        """To the line of the last `tell`. `meanwhile` is called again and again until it comes."""
         assert self._process.stdout
+        while not select.select([self._process.stdout], [], [], _A_WHILE_S)[0]:
+            meanwhile()
         line = self._process.stdout.readline()
         assert line, f"the program has ended with {self._process.wait()}"
         found: dict[str, Any] = json.loads(line)

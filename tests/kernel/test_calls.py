@@ -81,4 +81,4 @@ def test_a_connection_that_cannot_be_followed_is_counted_and_not_guessed(tracer:
     assert tracer.calls() == []
     readings = tracer.kernel.probes.counters.readings()
     assert readings[ProbeProgram.CALL, ProbeCounter.READ_FAILED] >= 4
-    assert tracer.kernel.probes.slots.newly_lost() == {}
+    assert tracer.kernel.probes.slots.newly_lost() == {}, tracer.kernel.probes.counters.readings()

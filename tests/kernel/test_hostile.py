@@ -124,6 +124,7 @@ class Observed:
         """Keeps the events of that process. Of all others there may be too many to look at each."""
         self.index.poll()
         records = self.index.take_tapped()
+        self.losses = getattr(self, "losses", []) + [e for e in Event.iter_unpack(records) if e.kind in (EventKind.LOSS, EventKind.OVERTAKEN)] if len(records) < 3000 * 112 else getattr(self, "losses", [])
         self.read += len(records) // RECORD_SIZE
         tgids = memoryview(records).cast("I")[_TGID_AT // 4 :: RECORD_SIZE // 4].tolist()
         starts = (at * RECORD_SIZE for at, found in enumerate(tgids) if found == tgid)
@@ -177,6 +178,7 @@ def observe() -> Iterator[Callable[[Select], Observed]]:
     for observed in started:
         observed.process.kill()
         _, logged = observed.process.communicate()
+        print(logged)
         assert "Traceback" not in logged, logged
 
 
@@ -196,9 +198,12 @@ class Neighbour:
             for action in ("many", "label others"):
                 began_s = time.monotonic()
                 self._program.tell(action)
-                self._done.append(tracer.Done.of_fields(self._program.answer()))
+                self._done.append(tracer.Done.of_fields(self._program.answer(self._poll)))
                 self._longest_s = max(self._longest_s, time.monotonic() - began_s)
-                self._observed.poll(self.pid)
+                self._poll()
+
+    def _poll(self) -> None:
+        self._observed.poll(self.pid)
 
     def is_whole(self) -> None:
         """Everything it did is told, and nothing said to be lost."""
@@ -211,6 +216,8 @@ class Neighbour:
         print(f"{len(spans)} spans and {len(waited)} waits of the neighbour; longest action {self._longest_s:.3f} s")
         assert spans
         assert waited
+        print(f"{len(spans - ends)} and {len(waited - waits)} of them missing")
+        print("DBG", self._observed.losses)
         assert spans <= ends
         assert waited <= waits
         assert not self._observed.index.lost(self._since_ns, time.monotonic_ns(), self.pid)
@@ -254,7 +261,8 @@ def test_programs_that_send_all_they_can_cost_nobody_else_anything(
 ) -> None:
     observed, neighbour, floods = neighbourhood(3)
     for flood in floods:
-        flood.do("flood", 2)
+        flood.tell("flood 2")
+        flood.answer(observed.poll)
     cpu_s, began_s, before = observed.cpu_s(), time.monotonic(), observed.read
     neighbour.work(30)
     seconds = time.monotonic() - began_s

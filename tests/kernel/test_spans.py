@@ -50,12 +50,13 @@ def root_of(tracer: Tracer, done: Done, name: str) -> tuple[int, int]:
 
 
 def test_all_probes_find_their_places(tracer: Tracer) -> None:
-    assert tracer.flags == (
+    has = (
         EventFlag.PROCESS_HAS_GOROUTINES
         | EventFlag.PROCESS_HAS_SPAN_ENDS
         | EventFlag.PROCESS_HAS_SPAN_STARTS
         | EventFlag.PROCESS_HAS_LINEAGE
     )
+    assert tracer.flags & has == has
 
 
 @pytest.mark.parametrize("action", ["nested", "kinds", "many", "ended_twice"])

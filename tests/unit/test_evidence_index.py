@@ -41,6 +41,8 @@ def test_being_overtaken_is_a_loss_until_the_next_heartbeat() -> None:
         assert statistics["wait_owners_going_on"] == 0
         assert log.index.lost(501 * MS, 502 * MS, TGID)
         assert not log.index.lost(100 * MS, 499 * MS, TGID)
+        assert log.index.lost(801 * MS, 802 * MS, TGID)  # not all here yet
+        log.write(watermark_ms=850)
         assert not log.index.lost(801 * MS, 802 * MS, TGID)
         assert log.match(690, 700).incomplete == [0]
         log.write(span_end(900, span_id=b"2" * 8), watermark_ms=1000)
@@ -56,6 +58,8 @@ def test_an_index_that_began_late_knows_that_it_did() -> None:
         log.writer.heartbeat(800 * MS, 800 * MS)
         late.poll()
         assert late.lost(0 * MS, 1 * MS, TGID)
+        log.writer.heartbeat(850 * MS, 850 * MS)
+        late.poll()
         assert not late.lost(801 * MS, 802 * MS, TGID)
         # Two were overwritten after it had begun.
         assert late.statistics()["records_overtaken_total"] == 3

@@ -44,7 +44,7 @@ def test_what_is_checked_in_is_what_the_header_generates() -> None:
                 wait_steps=1,
                 g_waitreason=176,
             ),
-            36,
+            38,
         ),
         (ProbeConfig(blocked_threshold_ns=1, chain_gap_ns=2, forget_waiting_ns=3, forget_idle_ns=4, most_spans=5), 64),
         (Event(kind=EventKind.WAIT, start_ns=2**64 - 1, fd=-1, tail_of_ns=7, detail=bytes(range(32))), 112),

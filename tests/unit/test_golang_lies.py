@@ -89,7 +89,7 @@ def word(data: bytes, place: int) -> int:
 
 
 def points(binary: GoBinary) -> list[ProbePoint]:
-    named = (binary.span_end, binary.span_start, binary.goroutine_made)
+    named = (binary.span_end, binary.span_start, binary.goroutine_made, binary.goroutine_exit)
     return [*(point for point in named if point is not None), *(call.point for call in binary.calls)]
 
 
@@ -98,7 +98,7 @@ def codes(binary: GoBinary) -> list[ReasonCode]:
 
 
 def test_the_program_itself_has_all_points(build: Build, places: dict[str, Place]) -> None:
-    assert len(points(inspected(build(PROGRAM)))) == 7
+    assert len(points(inspected(build(PROGRAM)))) == 9
     assert set(places) == set(FUNCTIONS)
 
 
@@ -140,7 +140,7 @@ def test_a_call_of_something_else_is_not_probed(
     binary = lie({queue.row: entry, queue.record: entry})
     assert binary.goroutine_made is None
     assert codes(binary) == [ReasonCode.PROBE_POINT_UNKNOWN]
-    assert len(points(binary)) == 6
+    assert len(points(binary)) == 8
 
 
 def test_two_calls_are_as_bad_as_none(lie: Callable[..., GoBinary], honest: bytes, places: dict[str, Place]) -> None:

@@ -12,6 +12,7 @@ from enricher.golang.binary import GoBinary, ReasonCode
 from enricher.golang.client_calls import CLIENTS, GRPC_MODULE, NET_MODULE
 from enricher.golang.elf import Machine
 from enricher.golang.points import (
+    GOROUTINE_EXIT_FUNCTION,
     GOROUTINE_MAKER_FUNCTION,
     GOROUTINE_QUEUE_FUNCTION,
     SPAN_END_FUNCTION,
@@ -22,18 +23,21 @@ from tests.unit.golang_builds import EXTERNAL_LINKER, Build, Variant, inspected,
 
 CLIENTS_1_26 = {
     "net/http.(*persistConn).roundTrip": False,
+    "net/http.(*Transport).tryPutIdleConn": False,
     "net/http.(*http2ClientConn).roundTrip": True,
     "golang.org/x/net/http2.(*ClientConn).internalRoundTrip": True,
     "google.golang.org/grpc/internal/transport.(*http2Client).NewStream": True,
 }
 CLIENTS_1_27 = {
     "net/http.(*persistConn).roundTrip": False,
+    "net/http.(*Transport).tryPutIdleConn": False,
     "net/http/internal/http2.(*ClientConn).roundTrip": True,
     "golang.org/x/net/http2.(*ClientConn).roundTrip": True,
     "google.golang.org/grpc/internal/transport.(*http2Client).NewStream": True,
 }
 CLIENTS_1_21 = {
     "net/http.(*persistConn).roundTrip": False,
+    "net/http.(*Transport).tryPutIdleConn": False,
     "net/http.(*http2ClientConn).RoundTrip": True,
     "golang.org/x/net/http2.(*ClientConn).RoundTrip": True,
     "google.golang.org/grpc/internal/transport.(*http2Client).NewStream": True,
@@ -87,7 +91,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 def starts(binary: GoBinary) -> list[ProbePoint]:
     """The points at the starts of functions."""
-    points = [binary.span_end, binary.span_start, *(call.point for call in binary.calls)]
+    points = [binary.span_end, binary.span_start, binary.goroutine_exit, *(call.point for call in binary.calls)]
     return [point for point in points if point is not None]
 
 
@@ -110,10 +114,16 @@ def test_all_points_are_found(build: Build, name: str) -> None:
     variant, clients = VARIANTS[name]
     binary = inspected(build(variant))
     assert binary.reasons == ()
-    assert [point.function for point in starts(binary)] == [SPAN_END_FUNCTION, SPAN_START_FUNCTION, *clients]
+    assert [point.function for point in starts(binary)] == [
+        SPAN_END_FUNCTION,
+        SPAN_START_FUNCTION,
+        GOROUTINE_EXIT_FUNCTION,
+        *clients,
+    ]
     assert {call.point.function: call.multiplexed for call in binary.calls} == clients
     assert binary.goroutine_made is not None
     assert binary.goroutine_made.function == GOROUTINE_MAKER_FUNCTION
+    assert [call.point.function for call in binary.calls if call.over] == ["net/http.(*Transport).tryPutIdleConn"]
     assert {GRPC_MODULE, NET_MODULE} < set(binary.modules)
 
 
@@ -163,7 +173,7 @@ def test_connections_are_where_the_debug_information_has_them(build: Build, name
                         found[client.connection] = member.attributes["DW_AT_data_member_location"].value
     calls = inspected(path).calls
     linked = [client for client in CLIENTS if any(call.point.function in client.functions for call in calls)]
-    assert [call.connection_offset for call in calls] == [found[client.connection] for client in linked]
+    assert [call.connection_offset for call in calls if not call.over] == [found[client.connection] for client in linked]
 
 
 @pytest.mark.parametrize(
@@ -178,7 +188,7 @@ def test_a_program_stripped_by_the_go_linker_has_the_same_points(build: Build, n
     assert [(p.function, p.address) for p in all_points(stripped)] == [
         (p.function, p.address) for p in all_points(whole)
     ]
-    assert len(all_points(stripped)) == len(CLIENTS_1_26) + 3
+    assert len(all_points(stripped)) == len(CLIENTS_1_26) + 4
 
 
 def all_points(binary: GoBinary) -> list[ProbePoint]:

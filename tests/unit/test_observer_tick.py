@@ -1,6 +1,7 @@
 """What a tick writes into the log, and in which order: the promises of heartbeats and losses."""
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, cast
 
 import pytest
@@ -61,7 +62,7 @@ class World:
         )
 
     # ProbeSet
-    slots = property(lambda self: _Slots(self))
+    slots = property(lambda self: _Slots(self))  # noqa: PLW0108 - the class comes later
 
     @property
     def max_entries(self) -> int:
@@ -260,7 +261,7 @@ def test_losses_of_ticks_that_follow_each_other_leave_no_time_between_them(world
         observer.tick()
     losses = world.of("LOSS")
     assert len(losses) == 5
-    assert all(later.start_ns <= earlier.end_ns for earlier, later in zip(losses, losses[1:], strict=False))
+    assert all(later.start_ns <= earlier.end_ns for earlier, later in pairwise(losses))
 
 
 def test_whose_events_are_lost_is_told_once_by_process(world: World, caplog: pytest.LogCaptureFixture) -> None:

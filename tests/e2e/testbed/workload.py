@@ -48,11 +48,12 @@ class Sink(Program):
         """The spans kept, once all of these are among them."""
         wanted = set(span_ids)
 
-        def arrived() -> list[KeptSpan] | None:
-            spans = self.spans()
-            return spans if wanted <= self._ids else None
+        def arrived() -> bool:
+            self.spans()
+            return wanted <= self._ids
 
-        return wait_until(arrived, f"{self.name} has {len(wanted)} spans", deadline_s)
+        wait_until(arrived, f"{self.name} has {len(wanted)} spans", deadline_s)
+        return list(self._spans)
 
 
 class Collector(Program):
