@@ -32,7 +32,12 @@ from probed_program import SPAN_CONTEXT_SIZE, ProbedProgram
 from enricher.golang.client_calls import CLIENTS, Client
 from enricher.golang.elf import ElfImage, Machine
 from enricher.golang.layouts import LabelsKind, RuntimeLayout, SdkLayout, connection_offset
-from enricher.golang.points import GOROUTINE_QUEUE_FUNCTION, SPAN_END_FUNCTION, SPAN_START_FUNCTION
+from enricher.golang.points import (
+    GOROUTINE_EXIT_FUNCTION,
+    GOROUTINE_QUEUE_FUNCTION,
+    SPAN_END_FUNCTION,
+    SPAN_START_FUNCTION,
+)
 
 TABLE = Path(__file__).resolve().parent.parent / "enricher" / "golang" / "layouts.json"
 MACHINES: tuple[Machine, ...] = get_args(Machine)
@@ -194,6 +199,12 @@ def build(
     return image, GoDwarf(binary, wanted)
 
 
+def probed(image: ElfImage, dwarf: GoDwarf, where: Path, environment: Mapping[str, str]) -> ProbedProgram:
+    """The program, with what its toolchain says of itself."""
+    version, root = go("env", "GOVERSION", "GOROOT", where=where, **environment).splitlines()
+    return ProbedProgram(image, dwarf, version, wrapper_func_id(Path(root)))
+
+
 def measure_go(version: str, work: Path, experiment: str = "") -> tuple[Offsets, Offsets]:
     """Layout of the runtime of Go `version`, and where its own clients have their connections."""
     (work / "main.go").write_text(STANDARD_PROGRAM)
@@ -202,13 +213,14 @@ def measure_go(version: str, work: Path, experiment: str = "") -> tuple[Offsets,
     clients = [client for client in CLIENTS if client.module is None]
     wanted = {structure for structure, _ in (*RUNTIME_FIELDS.values(), *POLL_DESCRIPTOR)} | {LABELS, *LABEL}
     wanted |= {client.connection for client in clients} | {name for client in clients for name in client.functions}
-    wanted |= {GOROUTINE_QUEUE_FUNCTION}
+    wanted |= {client.giver for client in clients if client.giver is not None}
+    wanted |= {GOROUTINE_QUEUE_FUNCTION, GOROUTINE_EXIT_FUNCTION}
     layouts: dict[str, Offsets] = {}
     connections: dict[str, Offsets] = {}
     for machine in MACHINES:
         image, dwarf = build(work, machine, wanted, environment)
         with image, dwarf:
-            program = ProbedProgram(image, dwarf, f"go{version}")
+            program = probed(image, dwarf, work, environment)
             layouts[machine] = pick(dwarf, RUNTIME_FIELDS) | {
                 "labels_kind": labels_kind(dwarf),
                 "poll_sysfd": sum(offset for place in POLL_DESCRIPTOR if (offset := dwarf.offset(*place)) is not None),
@@ -218,6 +230,7 @@ def measure_go(version: str, work: Path, experiment: str = "") -> tuple[Offsets,
             if program.takes_arguments_in_registers:
                 if program.saves_frame_pointer_first:
                     program.check_goroutine_made()
+                    program.check_start(GOROUTINE_EXIT_FUNCTION, argument=None)
                 for client in here:
                     program.check_client(client)
     toolchain = Path(go("env", "GOROOT", where=work, **environment).strip())
@@ -255,7 +268,7 @@ def measure_sdk(version: str, work: Path, toolchain: str) -> Offsets:
             context = {name: dwarf.offset(SPAN_CONTEXT, name) for name in SPAN_CONTEXT_OFFSETS}
             if context != SPAN_CONTEXT_OFFSETS or dwarf.size(SPAN_CONTEXT) != SPAN_CONTEXT_SIZE:
                 raise Mismatch(f"SpanContext of SDK {version} on {machine}: {context}")
-            program = ProbedProgram(image, dwarf, go("env", "GOVERSION", where=work, **environment).strip())
+            program = probed(image, dwarf, work, environment)
             program.check_start(SPAN_END_FUNCTION)
             program.check_start(SPAN_START_FUNCTION)
             layouts[machine] = pick(dwarf, SDK_FIELDS) | {"start_span_context": program.start_span_context()}
@@ -273,7 +286,7 @@ def measure_client(client: Client, version: str, work: Path, toolchain: str) -> 
         image, dwarf = build(work, machine, {client.connection, *client.functions}, environment)
         with image, dwarf:
             offsets[machine] = {client.field: dwarf.offset(client.connection, client.field)}
-            ProbedProgram(image, dwarf, go("env", "GOVERSION", where=work, **environment).strip()).check_client(client)
+            probed(image, dwarf, work, environment).check_client(client)
     offset = same(offsets)[client.field]
     if not isinstance(offset, int):
         raise Mismatch(f"{client.connection} of {version} has no field {client.field}")

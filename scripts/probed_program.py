@@ -5,7 +5,7 @@ from go_dwarf import GoDwarf, Mismatch
 from enricher.golang.client_calls import Client
 from enricher.golang.elf import ElfImage, Machine
 from enricher.golang.layouts import go_minor
-from enricher.golang.pclntab import FunctionTable, find_function_table
+from enricher.golang.pclntab import Function, FunctionTable, find_function_table
 from enricher.golang.points import GOROUTINE_MAKER_FUNCTION, GOROUTINE_QUEUE_FUNCTION, SPAN_START_FUNCTION
 from enricher.golang.probe_point import REGISTER_ARGUMENTS_SINCE_MINOR, ProbePoint, call_point, probe_point
 
@@ -23,7 +23,7 @@ DWARF_TELLS_REGISTERS_SINCE_MINOR = 21
 class ProbedProgram:
     """A binary that was just built, to be held against what the probes take for granted."""
 
-    def __init__(self, image: ElfImage, dwarf: GoDwarf, go_version: str) -> None:
+    def __init__(self, image: ElfImage, dwarf: GoDwarf, go_version: str, wrapper_func_id: int) -> None:
         table = find_function_table(image)
         minor = go_minor(go_version)
         if table is None or minor is None:
@@ -32,6 +32,7 @@ class ProbedProgram:
         self._dwarf = dwarf
         self._table: FunctionTable = table
         self._minor = minor
+        self._wrapper_func_id = wrapper_func_id
         self._registers = ARGUMENT_REGISTERS[image.machine]
 
     @property
@@ -46,18 +47,16 @@ class ProbedProgram:
 
     def check_goroutine_made(self) -> None:
         """The call in the maker of goroutines, with the new one in the second register."""
-        (maker,), (queue,) = (
-            list(self._table.functions(name)) for name in (GOROUTINE_MAKER_FUNCTION, GOROUTINE_QUEUE_FUNCTION)
-        )
+        (maker,), (queue,) = map(self._functions, (GOROUTINE_MAKER_FUNCTION, GOROUTINE_QUEUE_FUNCTION))
         point = call_point(self._image, maker, queue.address)
         if point is None or self._dwarf.is_inlined(GOROUTINE_QUEUE_FUNCTION):
             raise Mismatch(f"no single call of {queue.name} in {maker.name}")
         self._check_argument(GOROUTINE_QUEUE_FUNCTION, 1)
         self._tell(point, maker.address)
 
-    def check_start(self, function: str) -> None:
-        """The start of a function, with its receiver in the first register."""
-        found = list(self._table.functions(function))
+    def check_start(self, function: str, *, argument: int | None = 0) -> None:
+        """The start of a function, with the argument at place `argument` in its register (None: none is read)."""
+        found = self._functions(function)
         point = probe_point(self._image, found[0]) if len(found) == 1 else None
         if point is None or self._dwarf.is_inlined(function):
             raise Mismatch(f"{function} cannot be probed: {found}")
@@ -66,13 +65,16 @@ class ProbedProgram:
             expected = "push %rbp"
         if point.instruction != expected:
             raise Mismatch(f"{function} is probed at {point.instruction}, not {expected}")
-        self._check_argument(function, 0)
+        if argument is not None:
+            self._check_argument(function, argument)
         self._tell(point, found[0].address)
 
     def check_client(self, client: Client) -> None:
-        """The start of the innermost of the client's functions."""
-        linked = next(name for name in client.functions if list(self._table.functions(name)))
+        """The start of the innermost of the client's functions, and of the one that takes its connections back."""
+        linked = next(name for name in client.functions if self._functions(name))
         self.check_start(linked)
+        if client.giver is not None:
+            self.check_start(client.giver, argument=1)
 
     def start_span_context(self) -> int | None:
         """See SdkLayout. Raises Mismatch if the parent's does not end there."""
@@ -83,6 +85,9 @@ class ProbedProgram:
         if parent + SPAN_CONTEXT_SIZE != own:
             raise Mismatch(f"{SPAN_START_FUNCTION} finds the parent at {parent}, the span at {own}")
         return own + behind
+
+    def _functions(self, name: str) -> list[Function]:
+        return [function for function in self._table.functions(name) if function.func_id != self._wrapper_func_id]
 
     def _check_argument(self, function: str, place: int) -> None:
         if self._minor < DWARF_TELLS_REGISTERS_SINCE_MINOR:

@@ -50,7 +50,9 @@ CAUSE = Cause(
     attributes=(
         Attribute(BLOCKED, "bool", "", "set only when true"),
         Attribute(NAME, "string", "", "the call that waited longest"),
-        Attribute(DURATION, "double", "s", "time blocked inside the span, its child spans and its tail; overlaps count once"),
+        Attribute(
+            DURATION, "double", "s", "time blocked inside the span, its child spans and its tail; overlaps count once"
+        ),
         Attribute(COUNT, "int", "{wait}", "waits inside the span and its tail"),
         Attribute(KIND, "string", "", "kernel: the thread slept; parked: the goroutine did; mixed: both"),
         Attribute(AFTER_END, "double", "s", "the part of the duration that lies after the span's own end"),

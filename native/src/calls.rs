@@ -51,8 +51,8 @@ pub struct Calls {
     pub total: u64,
 }
 
-impl Calls {
-    pub fn new() -> Self {
+impl Default for Calls {
+    fn default() -> Self {
         Self {
             by_goroutine: Recent::new(MOST),
             connections: HashMap::default(),
@@ -61,7 +61,9 @@ impl Calls {
             total: 0,
         }
     }
+}
 
+impl Calls {
     pub fn take(&mut self, event: &Event) {
         let is_multiplexed = event.flags & CALL_MULTIPLEXED != 0;
         let connection = self.connections.entry(socket_of(event)).or_default();

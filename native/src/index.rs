@@ -82,9 +82,9 @@ impl Index {
         Self {
             span_ends: SpanEnds::new(max_span_ends),
             waits: Waits::new(max_waits),
-            calls: Calls::new(),
-            lineage: Lineage::new(),
-            unprobed: Unprobed::new(),
+            calls: Calls::default(),
+            lineage: Lineage::default(),
+            unprobed: Unprobed::default(),
             clock: Clock::default(),
             totals: Totals::default(),
             processes: HashMap::default(),

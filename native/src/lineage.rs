@@ -29,11 +29,13 @@ pub struct Lineage {
     exits: Recent<Goroutine, u64>,
 }
 
-impl Lineage {
-    pub fn new() -> Self {
+impl Default for Lineage {
+    fn default() -> Self {
         Self { made: Recent::new(MOST), children: Recent::new(MOST), exits: Recent::new(MOST) }
     }
+}
 
+impl Lineage {
     /// The goroutine of this wait was made, by however many others in between, inside a span of its root.
     pub fn take_wait(&mut self, wait: &Event) {
         if wait.root_goid == 0 {

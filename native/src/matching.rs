@@ -413,13 +413,13 @@ impl<'a> Gathered<'a> {
     /// Whether a goroutine that was made inside the span did not end with it: then it is nobody's but its own.
     fn lives_on(&self, goroutine: (u32, u64), mut waits: impl Iterator<Item = &'a Event>) -> bool {
         let end_ns = self.times.end_ns;
+        if waits.any(|wait| reach_ns(wait) > end_ns) {
+            return true;
+        }
         let exits =
             self.index.process(goroutine.0).is_some_and(|process| process.flags & PROCESS_HAS_EXITS != 0);
-        if exits {
-            let exit_ns = self.index.lineage.exit_ns(goroutine);
-            return exit_ns.is_none_or(|exit_ns| exit_ns > end_ns.saturating_add(EXIT_GRACE_NS));
-        }
-        waits.any(|wait| reach_ns(wait) > end_ns)
+        let exit_ns = self.index.lineage.exit_ns(goroutine);
+        exits && exit_ns.is_none_or(|exit_ns| exit_ns > end_ns.saturating_add(EXIT_GRACE_NS))
     }
 
     /// A span inside `outer`, of the same process: all of its own evidence but for its tail.

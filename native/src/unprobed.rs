@@ -34,8 +34,8 @@ pub struct Unprobed {
     readers: HashMap<Endpoint, ReaderOf, Hashed>,
 }
 
-impl Unprobed {
-    pub fn new() -> Self {
+impl Default for Unprobed {
+    fn default() -> Self {
         Self {
             labelled: Recent::new(MOST),
             by_descriptor: Recent::new(MOST),
@@ -45,7 +45,9 @@ impl Unprobed {
             readers: HashMap::default(),
         }
     }
+}
 
+impl Unprobed {
     /// A wait that is over. `other_end`: of its socket.
     pub fn take_wait(&mut self, wait: &Event, other_end: Option<Endpoint>) {
         let at_ns = wait.end_ns;

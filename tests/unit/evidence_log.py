@@ -94,12 +94,12 @@ def span_end(
     )
 
 
-def span(start_ms: float, end_ms: float, *, span_id: bytes = SPAN_ID, parent_id: bytes = PARENT_ID, **more: int) -> Event:
+def span(
+    start_ms: float, end_ms: float, *, span_id: bytes = SPAN_ID, parent_id: bytes = PARENT_ID, **more: int
+) -> Event:
     """Seen from its start on, on one goroutine unless `started_goid` says otherwise."""
     started_goid = more.pop("started_goid", more.get("goid", GOID))
-    return span_end(
-        end_ms, start_ms=start_ms, span_id=span_id, parent_id=parent_id, started_goid=started_goid, **more
-    )
+    return span_end(end_ms, start_ms=start_ms, span_id=span_id, parent_id=parent_id, started_goid=started_goid, **more)
 
 
 def call(at_ms: float, *, goid: int = GOID, fd: int = FD, peer: Peer | None = None, flags: int = 0) -> Event:
@@ -108,6 +108,11 @@ def call(at_ms: float, *, goid: int = GOID, fd: int = FD, peer: Peer | None = No
     return Event(
         kind=EventKind.CALL, start_ns=at_ns, end_ns=at_ns, goid=goid, tgid=TGID, fd=fd, flags=flags, detail=detail
     )
+
+
+def goroutine_exit(at_ms: float, *, goid: int) -> Event:
+    at_ns = int(at_ms * MS)
+    return Event(kind=EventKind.GOROUTINE_EXIT, start_ns=at_ns, end_ns=at_ns, goid=goid, tgid=TGID, fd=-1)
 
 
 def process(since_ms: float = 0.001, *, tgid: int = TGID, flags: EventFlag = FULL) -> Event:
@@ -177,7 +182,9 @@ class Log:
         threshold_ms: float = 1,
     ) -> Matched:
         """One span, given its times in kernel time."""
-        scanned = self.request(start_ms, end_ms, kind, parent_id, span_id, clock_error_ms)
+        scanned = self.request(
+            start_ms, end_ms, kind, parent_id=parent_id, span_id=span_id, clock_error_ms=clock_error_ms
+        )
         return self.index.match(scanned, TAIL_NS, int(threshold_ms * MS))
 
     @staticmethod
@@ -185,6 +192,7 @@ class Log:
         start_ms: float,
         end_ms: float,
         kind: "Span.SpanKind.ValueType" = CLIENT,
+        *,
         parent_id: bytes = PARENT_ID,
         span_id: bytes = SPAN_ID,
         clock_error_ms: float = 0,

@@ -4,7 +4,7 @@ import pytest
 
 from enricher._native import SpanEvidence
 from enricher.evidence.records import EventFlag, EventKind
-from tests.unit.evidence_log import CLIENT, GOID, MS, TAIL_NS, Log, call, inet, process, span, wait
+from tests.unit.evidence_log import CLIENT, GOID, MS, TAIL_NS, Log, call, goroutine_exit, inet, process, span, wait
 
 CHILD, GRANDCHILD, READER, OTHER = 21, 22, 31, 41
 INNER = b"i" * 8
@@ -84,11 +84,32 @@ def test_that_it_is_blocked_then_is_waited_for(log: Log) -> None:
     assert not matched.evidence
 
 
+EXITS = EventFlag.PROCESS_HAS_GOROUTINES | EventFlag.PROCESS_HAS_SPAN_ENDS | EventFlag.PROCESS_HAS_EXITS
+
+
+@pytest.mark.parametrize(
+    ("exit_ms", "is_claimed", "why"),
+    [
+        (150, True, "it ended inside the span"),
+        (230, True, "it says that it is done before it ends"),
+        (300, False, "it went on to something else"),
+        (None, False, "it is there still"),
+    ],
+)
+def test_where_ends_of_goroutines_are_seen_those_that_live_on_work_on_their_own(
+    exit_ms: float | None, is_claimed: bool, why: str
+) -> None:
+    log = Log()
+    log.write(process(flags=EXITS), wait(110, 140, goid=CHILD, root=(GOID, 105)), span(100, 200))
+    if exit_ms is not None:
+        log.write(goroutine_exit(exit_ms, goid=CHILD))
+    log.write(watermark_ms=500)
+    assert (found(log, 100, 200) is not None) == is_claimed, why
+
+
 def test_the_connection_of_a_call_is_blocked_from_the_call_to_the_answer(log: Log) -> None:
     """Its reader waits since before the call."""
-    log.write(
-        call(110, peer=UPSTREAM), wait(20, 140, goid=READER, peer=UPSTREAM), span(100, 150), watermark_ms=500
-    )
+    log.write(call(110, peer=UPSTREAM), wait(20, 140, goid=READER, peer=UPSTREAM), span(100, 150), watermark_ms=500)
     evidence = found(log, 100, 150)
     assert evidence is not None
     assert (evidence.blocked_ns, evidence.via) == (30 * MS, "connection")
@@ -318,9 +339,7 @@ def test_what_the_maker_makes_for_other_things_is_not_the_spans(log: Log) -> Non
 
 
 def test_nor_is_it_if_the_span_was_handed_to_somebody_else(log: Log) -> None:
-    log.write(
-        wait(140, 190, goid=CHILD, root=(OTHER, 108)), span(100, 200, started_goid=OTHER), watermark_ms=500
-    )
+    log.write(wait(140, 190, goid=CHILD, root=(OTHER, 108)), span(100, 200, started_goid=OTHER), watermark_ms=500)
     assert found(log, 100, 200) is None
     assert incomplete(log, 100, 200)
 
@@ -350,7 +369,11 @@ def test_the_explanation_names_every_wait_considered(log: Log) -> None:
     )
     told = log.index.explain(log.request(100, 200, CLIENT), 0, TAIL_NS, MS)
     assert (told.matched, told.goid, told.started_goid, told.start_ns) == (True, GOID, GOID, 100 * MS)
-    assert [(w.goid, claimed) for w, claimed, _ in told.considered] == [(GOID, True), (CHILD, True), (GRANDCHILD, False)]
+    assert [(w.goid, claimed) for w, claimed, _ in told.considered] == [
+        (GOID, True),
+        (CHILD, True),
+        (GRANDCHILD, False),
+    ]
     assert told.complete
     unknown = log.index.explain(log.request(100, 200, CLIENT, span_id=INNER), 0, TAIL_NS, MS)
     assert not unknown.matched

@@ -1,8 +1,10 @@
 """What an index has read can be taken down and given to another, which then knows the same."""
 
+import pytest
+
 from enricher._native import EvidenceIndex, Request
 from enricher.evidence.records import RECORD_SIZE, Event, EventKind
-from tests.unit.evidence_log import CLOCK_NS, MS, S, TAIL_NS, Log, process, span, wait
+from tests.unit.evidence_log import CLOCK_NS, MS, TAIL_NS, Log, S, process, span, wait
 
 
 def replayed(log: Log) -> EvidenceIndex:
@@ -59,12 +61,8 @@ def test_nothing_is_kept_unless_asked() -> None:
 
 def test_half_a_record_is_refused() -> None:
     index = EvidenceIndex.for_replay(S, 10, 10)
-    try:
+    with pytest.raises(ValueError, match=str(RECORD_SIZE)):
         index.feed(Event(kind=EventKind.LOSS, fd=-1).pack()[: RECORD_SIZE - 1], 1)
-    except ValueError as error:
-        assert str(RECORD_SIZE) in str(error)
-    else:
-        raise AssertionError
 
 
 def test_a_step_of_the_clock_leaves_spans_of_before_where_they_were() -> None:

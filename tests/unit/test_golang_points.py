@@ -173,7 +173,8 @@ def test_connections_are_where_the_debug_information_has_them(build: Build, name
                         found[client.connection] = member.attributes["DW_AT_data_member_location"].value
     calls = inspected(path).calls
     linked = [client for client in CLIENTS if any(call.point.function in client.functions for call in calls)]
-    assert [call.connection_offset for call in calls if not call.over] == [found[client.connection] for client in linked]
+    taken = [call.connection_offset for call in calls if not call.over]
+    assert taken == [found[client.connection] for client in linked]
 
 
 @pytest.mark.parametrize(
