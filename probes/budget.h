@@ -1,10 +1,10 @@
-/* What each process may take of what all share, so that one that takes too much is the only one to lose anything: entries
- * in the maps, and room in the ring buffer.
+/* What each process may take of what all share, so that one that takes too much is the only one to lose anything:
+ * entries in the maps, and room in the ring buffer.
  *
- * A process owes for the events it has sent, and pays them off at one each config.event_apart_ns. It may owe no more than
- * the ring has room for. So a process alone may fill half of the ring at once, two of them a third each, and whoever has
- * sent little finds room, however many others send all they can: the dynamic thresholds of shared packet buffers
- * (Choudhury and Hahne, 1998), by what was sent of late in place of what lies in the buffer.
+ * A process owes for the events it has sent, and pays them off at one each config.event_apart_ns. It may owe no more
+ * than the ring has room for. So a process alone may fill half of the ring at once, two of them a third each, and
+ * whoever has sent little finds room, however many others send all they can: the dynamic thresholds of shared packet
+ * buffers (Choudhury and Hahne, 1998), by what was sent of late in place of what lies in the buffer.
  */
 #ifndef ENRICHER_BUDGET_H
 #define ENRICHER_BUDGET_H

@@ -10,11 +10,16 @@ use std::collections::{HashMap, VecDeque};
 use crate::hash::Hashed;
 use crate::recent::Recent;
 use crate::records::{Event, Peer, CALL_MULTIPLEXED, CALL_OVER};
+use crate::span_ends::SpanEnd;
 use crate::waits::reach_ns;
 
 const MOST: usize = 65_536;
 /// Of one connection. A span ends soon after its call, so few are needed.
 const TIMES_KEPT: usize = 64;
+
+/// From the arrival of an answer to the end of the client's span that waited for it, or a quarter of the span: on a busy
+/// machine a goroutine is late to run.
+const ANSWERED_NS: u64 = 10_000_000;
 
 type Goroutine = (u32, u64);
 type Descriptor = (u32, i32);
@@ -32,7 +37,8 @@ struct Call {
 #[derive(Clone, Copy)]
 pub struct CallWait {
     pub wait: Event,
-    pub is_multiplexed: bool,
+    /// The connection served other calls, too, and it is not known that this one was under way all the time.
+    pub is_ambiguous: bool,
 }
 
 #[derive(Default)]
@@ -100,7 +106,12 @@ impl Calls {
 
     /// A span has ended: the calls made in it, and in no span inside of it, are its own. Their waits are in the log
     /// already, as the answer came before the end.
-    pub fn span_ended(&mut self, span_id: u64, started_on: Goroutine, start_ns: u64, end_ns: u64) {
+    ///
+    /// The end of a call on a connection for many is not seen. A client's span ends with its answer, so what the
+    /// connection read last it read just before; a span that goes on for longer does something else by then, while the
+    /// connection waits for others. `answered_ns`: when it last read anything, if the span is a client's; 0: not known.
+    pub fn span_ended(&mut self, end: &SpanEnd, answered_ns: u64) {
+        let (started_on, start_ns, end_ns) = ((end.tgid, end.started_goid()), end.start_ns, end.end_ns);
         if !self.by_goroutine.has(&started_on) {
             return;
         }
@@ -111,10 +122,12 @@ impl Calls {
                 wait.goid != started_on.1 && (call.at_ns + 1..=until_ns).contains(&wait.end_ns)
             });
             let of_call: Vec<Event> = of_call.copied().collect();
+            let last_ns = of_call.iter().map(|wait| wait.end_ns).fold(answered_ns, u64::max);
+            let is_answered = end_ns.saturating_sub(last_ns) <= ANSWERED_NS.max((end_ns - start_ns) / 4);
+            let is_ambiguous = call.is_multiplexed && !(end.is_of_client() && is_answered);
             for wait in of_call {
                 let wait = Event { start_ns: wait.start_ns.max(call.at_ns), ..wait };
-                let found = CallWait { wait, is_multiplexed: call.is_multiplexed };
-                self.by_span.push(end_ns, span_id, found);
+                self.by_span.push(end_ns, end.span_id, CallWait { wait, is_ambiguous });
             }
         }
     }

@@ -189,8 +189,7 @@ impl Index {
             return;
         }
         if end.is_start_known() {
-            let started_on = (end.tgid, end.started_goid());
-            self.calls.span_ended(end.span_id, started_on, end.start_ns, end.end_ns);
+            self.calls.span_ended(&end, event.tail_of_ns);
         }
         let parent_span_id = u64::from_le_bytes(event.span().parent_span_id);
         if parent_span_id != 0 && self.has_something(&end) {

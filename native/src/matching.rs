@@ -26,10 +26,6 @@ const LONGEST_LOSS_OF_CPU_NS: u64 = 100_000_000;
 /// the span was handed to it.
 const STRADDLES_NS: u64 = 10_000_000;
 
-/// From the arrival of an answer to the end of the client's span that waited for it, or a quarter of the span: on a busy
-/// machine a goroutine is late to run.
-const ANSWERED_NS: u64 = 10_000_000;
-
 /// A goroutine tells that it is done before it ends, and on a busy machine it is late to end.
 const EXIT_GRACE_NS: u64 = 50_000_000;
 
@@ -98,6 +94,7 @@ pub enum Verdict {
     HandedOver,
     Straddles,
     Multiplexed,
+    Lossy,
 }
 
 impl Verdict {
@@ -120,6 +117,7 @@ impl Verdict {
                 "the span was started on one goroutine and ended on another: when it changed hands is not known"
             }
             Self::Straddles => "the goroutine was blocked since before the span's start, so the span was handed to it",
+            Self::Lossy => "evidence was lost, and it might have said that this was not waited for",
             Self::Multiplexed => "the connection serves other calls, too, and the span does not end with the answer to its own",
         }
     }
@@ -280,6 +278,7 @@ struct Gathered<'a> {
     in_children: Vec<(u64, u64)>,
     by_connection: usize,
     has_made: bool,
+    lossy: Option<bool>,
     /// There are waits of which nobody can say whether they are the span's.
     is_ambiguous: bool,
 }
@@ -295,6 +294,7 @@ impl<'a> Gathered<'a> {
             in_children: vec![],
             by_connection: 0,
             has_made: false,
+            lossy: None,
             is_ambiguous: false,
         }
     }
@@ -352,10 +352,13 @@ impl<'a> Gathered<'a> {
     fn take_inner(&mut self, end: &SpanEnd, part: (u64, u64), depth: usize, witness: &mut impl Witness) {
         let index = self.index;
         self.take_made(end, part, depth, witness);
-        let answered = end.is_of_client() && was_answered_last(index, end);
         for call in index.calls.of_span(end.span_id) {
-            if call.is_multiplexed && !answered {
-                witness.saw(&call.wait, Verdict::Multiplexed);
+            if self.is_lossy(end.tgid) {
+                self.leave(&call.wait, depth, Verdict::Lossy, witness);
+            } else if call.is_ambiguous {
+                // Of what is no client's span nobody expects more than its child spans tell.
+                let depth = if end.is_of_client() { depth } else { 1 };
+                self.leave(&call.wait, depth, Verdict::Multiplexed, witness);
             } else {
                 self.take_foreign(&call.wait, part, depth, Verdict::OfCall, witness);
             }
@@ -402,7 +405,9 @@ impl<'a> Gathered<'a> {
         let lives_on = self.lives_on(goroutine, waits.clone());
         for wait in waits.filter(|wait| wait.start_ns < part.1) {
             self.has_made = true;
-            if lives_on {
+            if self.is_lossy(goroutine.0) {
+                self.leave(wait, depth, Verdict::Lossy, witness);
+            } else if lives_on {
                 witness.saw(wait, Verdict::MadeGoesOn);
             } else {
                 self.take_foreign(wait, part, depth, Verdict::OfMade, witness);
@@ -446,6 +451,20 @@ impl<'a> Gathered<'a> {
             }
         }
         self.take_inner(child, part, depth, witness);
+    }
+
+    /// A wait that cannot be told right from wrong.
+    fn leave(&mut self, wait: &Event, depth: usize, verdict: Verdict, witness: &mut impl Witness) {
+        witness.saw(wait, verdict);
+        self.is_ambiguous |= depth == 0;
+    }
+
+    /// Whether evidence was lost of a time in which it might have said that a wait is not the span's after all: that a
+    /// goroutine lives on, or that a connection was given back.
+    fn is_lossy(&mut self, tgid: u32) -> bool {
+        let Times { start_ns, end_ns, .. } = self.times;
+        let index = self.index;
+        *self.lossy.get_or_insert_with(|| index.lost(start_ns, end_ns.saturating_add(EXIT_GRACE_NS), tgid))
     }
 
     fn take_foreign(
@@ -502,15 +521,6 @@ impl<'a> Gathered<'a> {
             waits: self.waits,
         }
     }
-}
-
-/// The end of a call on a connection for many is not seen. A client's span ends with its answer, which is what the
-/// connection last waited for; a span that goes on for longer does something else by then, while the connection waits
-/// for others.
-fn was_answered_last(index: &Index, end: &SpanEnd) -> bool {
-    let last_ns = index.calls.of_span(end.span_id).map(|call| call.wait.end_ns).max().unwrap_or(0);
-    let duration_ns = end.end_ns.saturating_sub(end.start_ns);
-    end.end_ns.saturating_sub(last_ns) <= ANSWERED_NS.max(duration_ns / 4)
 }
 
 /// By its end, as of a wait of a call only what lies after the call is handed on.

@@ -1,10 +1,25 @@
 """Whose a wait is: goroutines made inside a span, connections taken by its calls, spans inside of spans, hand-overs."""
 
+from dataclasses import replace
+
 import pytest
 
 from enricher._native import SpanEvidence
 from enricher.evidence.records import EventFlag, EventKind
-from tests.unit.evidence_log import CLIENT, GOID, MS, TAIL_NS, Log, call, goroutine_exit, inet, process, span, wait
+from tests.unit.evidence_log import (
+    CLIENT,
+    GOID,
+    MS,
+    TAIL_NS,
+    Log,
+    call,
+    goroutine_exit,
+    inet,
+    loss,
+    process,
+    span,
+    wait,
+)
 
 CHILD, GRANDCHILD, READER, OTHER = 21, 22, 31, 41
 INNER = b"i" * 8
@@ -159,18 +174,37 @@ def test_an_answer_that_ends_with_the_connection_was_waited_for(log: Log) -> Non
     assert evidence.blocked_ns == (5 + 74) * MS
 
 
-@pytest.mark.parametrize(("end_ms", "is_claimed"), [(151, True), (155, True), (230, False)])
+@pytest.mark.parametrize(
+    ("end_ms", "answered_ms", "is_claimed"), [(151, 0, True), (155, 0, True), (230, 0, False), (230, 229, True)]
+)
 def test_a_span_that_goes_on_after_its_answer_does_not_wait_with_the_others(
-    log: Log, end_ms: float, is_claimed: bool
+    log: Log, end_ms: float, answered_ms: int, is_claimed: bool
 ) -> None:
     """The end of a call among many is not seen, but that the span ends with it."""
     log.write(
         call(110, peer=UPSTREAM, flags=EventFlag.CALL_MULTIPLEXED),
         wait(20, 150, goid=READER, peer=UPSTREAM),
-        span(100, end_ms, flags=int(EventFlag.SPAN_OF_CLIENT)),
+        replace(span(100, end_ms, flags=int(EventFlag.SPAN_OF_CLIENT)), tail_of_ns=answered_ms * MS),
         watermark_ms=500,
     )
     assert (found(log, 100, end_ms) is not None) == is_claimed
+    assert incomplete(log, 100, end_ms) != is_claimed
+
+
+def test_where_evidence_was_lost_only_what_the_span_itself_waited_for_is_claimed(log: Log) -> None:
+    """That a goroutine lives on, or that a connection was given back, may be among the lost."""
+    log.write(
+        wait(110, 140, goid=CHILD, root=(GOID, 105)),
+        call(110, peer=UPSTREAM),
+        wait(20, 130, goid=READER, peer=UPSTREAM),
+        wait(150, 160),
+        span(100, 200),
+        loss(210, 220),
+        watermark_ms=500,
+    )
+    evidence = found(log, 100, 200)
+    assert evidence is not None
+    assert (evidence.blocked_ns, evidence.complete) == (10 * MS, False)
 
 
 def test_a_time_that_the_span_was_given_makes_it_shorter(log: Log) -> None:
