@@ -121,13 +121,6 @@ int connection_call(struct pt_regs *ctx)
 		return 0;
 	}
 	is_known = goroutine && goroutine->goid == who.goid;
-	if (cookie & COOKIE_MULTIPLEXED && is_known) {
-		struct descriptor_key descriptor = { .tgid = key.tgid, .fd = found.fd };
-		__u64 never = 0;
-
-		bpf_map_update_elem(&answers, &descriptor, &never, BPF_NOEXIST);
-		goroutine->call_fd = found.fd;
-	}
 	event = reserve(PROGRAM_CALL, layout->slot);
 	if (!event)
 		return 0;

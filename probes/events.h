@@ -112,8 +112,7 @@ struct event {
 	__u8 fd_type; /* enum fd_type */
 	__u8 reserved[2];
 	/* end_ns of the last EVENT_SPAN_END on this goroutine, if it has read nothing since: only then can a wait
-	 * be in that span's tail. 0: none. Of a client's SPAN_END: when the connection of its last call, one for many
-	 * calls, last read anything; 0: not known. */
+	 * be in that span's tail. 0: none. */
 	__u64 tail_of_ns;
 	/* The nearest ancestor of the goroutine that was inside a span when it made its child, and when that was:
 	 * whatever the goroutine does belongs to that span. 0: none known. */

@@ -92,10 +92,7 @@ struct goroutine {
 	__u8 fd_type;
 	__u8 tracking_seq; /* when it last said EAGAIN */
 	__u8 has_waited; /* since it was made, if it has a root */
-	__u8 reads_answers; /* of a connection in `answers` */
-	__u8 reserved;
-	__s32 call_fd; /* of the last call on a connection for many; only where it is above 0 */
-	__u32 reserved2;
+	__u8 reserved[2];
 	struct peer peer; /* of fd, taken when the wait began: at its end the descriptor may be closed */
 };
 
@@ -105,20 +102,6 @@ struct {
 	__type(key, struct goroutine_key);
 	__type(value, struct goroutine);
 } goroutines SEC(".maps");
-
-/* Connections that serve many calls at a time, and when each last read anything: a call that is over has read its
- * answer by then. Those not used for long make room for others. */
-struct descriptor_key {
-	__u32 tgid;
-	__s32 fd;
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 4096);
-	__type(key, struct descriptor_key);
-	__type(value, __u64);
-} answers SEC(".maps");
 
 const volatile struct probe_config config = {
 	.blocked_threshold_ns = 1000000,

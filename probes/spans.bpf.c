@@ -163,19 +163,6 @@ static __always_inline bool has_ended(const struct process_layout *layout, const
 	return at < SPAN_VIEW_WORDS - 1 && (view->words[at] || view->words[at + 1]);
 }
 
-/* When the connection of the goroutine's last call has last read anything. */
-static __always_inline __u64 answered_ns(const struct goroutine *goroutine, const struct identity *who, __u32 tgid)
-{
-	struct descriptor_key key = { .tgid = tgid };
-	__u64 *answered;
-
-	if (!goroutine || goroutine->goid != who->goid || goroutine->call_fd <= 0)
-		return 0;
-	key.fd = goroutine->call_fd;
-	answered = bpf_map_lookup_elem(&answers, &key);
-	return answered ? *answered : 0;
-}
-
 SEC("uprobe")
 int span_end(struct pt_regs *ctx)
 {
@@ -228,7 +215,6 @@ int span_end(struct pt_regs *ctx)
 		.flags = (is_child(goroutine, &who, &span) ? SPAN_ENDED_BY_CHILD : 0) |
 			 (view.words[0] == SPAN_KIND_CLIENT ? SPAN_OF_CLIENT : 0),
 		.fd = -1,
-		.tail_of_ns = view.words[0] == SPAN_KIND_CLIENT ? answered_ns(goroutine, &who, key.tgid) : 0,
 		.root_goid = span.goid,
 	};
 	__builtin_memcpy(event->span.trace_id, span_key.context.trace_id, sizeof(event->span.trace_id));

@@ -150,21 +150,6 @@ static __always_inline bool waited_for(const struct process_layout *layout, cons
 				  call->stack_pointer != goroutine->stack_pointer);
 }
 
-static __always_inline __u64 *answer_of(__u32 tgid, int fd)
-{
-	struct descriptor_key key = { .tgid = tgid, .fd = fd };
-
-	return bpf_map_lookup_elem(&answers, &key);
-}
-
-static __always_inline void note_answer(__u32 tgid, int fd)
-{
-	__u64 *answered_ns = answer_of(tgid, fd);
-
-	if (answered_ns)
-		*answered_ns = bpf_ktime_get_ns();
-}
-
 /* EAGAIN: the goroutine is about to park. */
 static __always_inline void begin_park(struct task_struct *task, const struct process_layout *layout,
 				       struct goroutine_key *key, struct goroutine *goroutine, const struct call *call,
@@ -188,8 +173,6 @@ static __always_inline void begin_park(struct task_struct *task, const struct pr
 	again = goroutine->fd == call->fd && goroutine->class == call->class;
 	if (goroutine->state == WAITING && !(again && waited_for(layout, &view, goroutine, call)))
 		end_unknown(PROGRAM_SYS_EXIT, task->tgid, task->pid, goroutine);
-	if (layout->flags & PROCESS_HAS_CALLS && call->class == CLASS_READ)
-		goroutine->reads_answers = answer_of(task->tgid, call->fd) != NULL;
 	goroutine->seen_ns = now;
 	goroutine->tracking_seq = g_byte(layout, &view, layout->g_tracking_seq);
 	goroutine->stack_pointer = call->stack_pointer;
@@ -261,11 +244,8 @@ static __always_inline void after_descriptor_call(struct task_struct *task, cons
 		end_park(task, layout, &key, goroutine, call, bpf_ktime_get_ns());
 	else
 		goroutine->state = NOT_WAITING;
-	if (call->class == CLASS_READ && call->ret > 0) {
+	if (call->class == CLASS_READ && call->ret > 0)
 		goroutine->span_ended_ns = 0;
-		if (goroutine->reads_answers)
-			note_answer(task->tgid, call->fd);
-	}
 }
 
 /* Whether the call that slept is not over, only interrupted by a signal (the Go runtime preempts by them): it says

@@ -9,7 +9,7 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::hash::Hashed;
 use crate::recent::Recent;
-use crate::records::{Event, Peer, CALL_MULTIPLEXED, CALL_OVER};
+use crate::records::{Event, Peer, CALL_MULTIPLEXED, CALL_OVER, WAIT_FOR_WRITE};
 use crate::span_ends::SpanEnd;
 use crate::waits::reach_ns;
 
@@ -37,8 +37,18 @@ struct Call {
 #[derive(Clone, Copy)]
 pub struct CallWait {
     pub wait: Event,
-    /// The connection served other calls, too, and it is not known that this one was under way all the time.
-    pub is_ambiguous: bool,
+    pub end_of_call: EndOfCall,
+}
+
+/// What is known of the end of a call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum EndOfCall {
+    /// The connection was given back, or the client's span ended with what the connection waited for last.
+    Seen,
+    /// On a connection for many; the client's span ended when it had waited for nothing for a while.
+    Late,
+    /// On a connection for many; the span is not that of a call.
+    Unknown,
 }
 
 #[derive(Default)]
@@ -107,10 +117,10 @@ impl Calls {
     /// A span has ended: the calls made in it, and in no span inside of it, are its own. Their waits are in the log
     /// already, as the answer came before the end.
     ///
-    /// The end of a call on a connection for many is not seen. A client's span ends with its answer, so what the
-    /// connection read last it read just before; a span that goes on for longer does something else by then, while the
-    /// connection waits for others. `answered_ns`: when it last read anything, if the span is a client's; 0: not known.
-    pub fn span_ended(&mut self, end: &SpanEnd, answered_ns: u64) {
+    /// The end of a call on a connection for many is not seen. A client's span ends with its answer, which is what the
+    /// connection waited for last; a span that goes on for longer does something else by then, while the connection
+    /// waits for others. What is written is of anybody.
+    pub fn span_ended(&mut self, end: &SpanEnd) {
         let (started_on, start_ns, end_ns) = ((end.tgid, end.started_goid()), end.start_ns, end.end_ns);
         if !self.by_goroutine.has(&started_on) {
             return;
@@ -119,15 +129,22 @@ impl Calls {
         for call in calls {
             let until_ns = end_ns.min(self.over_ns(&call));
             let of_call = self.waits.of(&call.socket).filter(|wait| {
-                wait.goid != started_on.1 && (call.at_ns + 1..=until_ns).contains(&wait.end_ns)
+                wait.goid != started_on.1
+                    && (call.at_ns + 1..=until_ns).contains(&wait.end_ns)
+                    && (!call.is_multiplexed || is_for_answer(wait))
             });
             let of_call: Vec<Event> = of_call.copied().collect();
-            let last_ns = of_call.iter().map(|wait| wait.end_ns).fold(answered_ns, u64::max);
-            let is_answered = end_ns.saturating_sub(last_ns) <= ANSWERED_NS.max((end_ns - start_ns) / 4);
-            let is_ambiguous = call.is_multiplexed && !(end.is_of_client() && is_answered);
+            let last_ns = of_call.iter().map(|wait| wait.end_ns).max().unwrap_or(0);
+            let end_of_call = if !call.is_multiplexed || (end.is_of_client() && last_ns >= answered_ns(end)) {
+                EndOfCall::Seen
+            } else if end.is_of_client() {
+                EndOfCall::Late
+            } else {
+                EndOfCall::Unknown
+            };
             for wait in of_call {
                 let wait = Event { start_ns: wait.start_ns.max(call.at_ns), ..wait };
-                self.by_span.push(end_ns, end.span_id, CallWait { wait, is_ambiguous });
+                self.by_span.push(end_ns, end.span_id, CallWait { wait, end_of_call });
             }
         }
     }
@@ -165,6 +182,16 @@ impl Calls {
         let kept = [self.by_goroutine.forgotten_until_ns, self.waits.forgotten_until_ns];
         kept.into_iter().fold(self.by_span.forgotten_until_ns, u64::max)
     }
+}
+
+fn is_for_answer(wait: &Event) -> bool {
+    wait.flags & WAIT_FOR_WRITE == 0
+}
+
+/// Since when an answer can have come that a client's span ended with.
+pub fn answered_ns(end: &SpanEnd) -> u64 {
+    let duration_ns = end.end_ns.saturating_sub(end.start_ns);
+    end.end_ns.saturating_sub(ANSWERED_NS.max(duration_ns / 4))
 }
 
 fn socket_of(event: &Event) -> Socket {

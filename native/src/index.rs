@@ -19,6 +19,8 @@ use crate::waits::{Owner, Waits};
 
 const MOST_SENDERS: usize = 16_384;
 const MOST_LOSSES: usize = 1024;
+/// Two rounds of the observer.
+const LOSSES_APART_NS: u64 = 100_000_000;
 pub const AF_INET: u16 = 2;
 pub const AF_INET6: u16 = 10;
 
@@ -189,7 +191,7 @@ impl Index {
             return;
         }
         if end.is_start_known() {
-            self.calls.span_ended(&end, event.tail_of_ns);
+            self.calls.span_ended(&end);
         }
         let parent_span_id = u64::from_le_bytes(event.span().parent_span_id);
         if parent_span_id != 0 && self.has_something(&end) {
@@ -219,9 +221,16 @@ impl Index {
         self.going_on_ns = self.going_on_ns.max(going_on_ns.min(watermark_ns));
     }
 
+    /// A process that loses something at every tick would fill the list: what follows upon its last loss is one with it.
     fn take_loss(&mut self, start_ns: u64, end_ns: u64, tgid: u32) {
         self.totals.losses += 1;
         self.waits.lost(tgid);
+        let last = self.losses.iter_mut().rev().find(|loss| loss.tgid == tgid);
+        if let Some(last) = last.filter(|last| start_ns <= last.end_ns.saturating_add(LOSSES_APART_NS)) {
+            last.start_ns = last.start_ns.min(start_ns);
+            last.end_ns = last.end_ns.max(end_ns);
+            return;
+        }
         let mut loss = Loss { start_ns, end_ns, tgid };
         // More than this are a storm; what is between two of them counts as lost, too.
         if self.losses.len() == MOST_LOSSES {
@@ -270,9 +279,10 @@ impl Index {
             self.tidied_ns = before_ns;
             self.unprobed.forget_readers(before_ns);
         }
-        while let Some(loss) = self.losses.pop_front_if(|loss| loss.end_ns < before_ns) {
+        for loss in self.losses.iter().filter(|loss| loss.end_ns < before_ns) {
             self.losses_forgotten_until_ns = self.losses_forgotten_until_ns.max(loss.end_ns);
         }
+        self.losses.retain(|loss| loss.end_ns >= before_ns);
         if self.processes.values().any(|process| process.ended_before(before_ns)) {
             self.processes.retain(|_, process| !process.ended_before(before_ns));
             self.senders.retain(|_, tgid| self.processes.contains_key(tgid));

@@ -4,6 +4,7 @@
 //! connection that a call in the span took, or any of these of a span inside this one in the same process. What is not
 //! of the span's own goroutine counts only if it was over when the span ended: else nobody had waited for it.
 
+use crate::calls::{answered_ns, EndOfCall};
 use crate::index::Index;
 use crate::lineage::{Made, SpanKey};
 use crate::records::{Event, FD_SOCKET, PROCESS_HAS_EXITS, WAIT_FOR_WRITE};
@@ -152,7 +153,7 @@ pub fn match_spans(index: &Index, spans: &[SpanRecord], window: Window, settled_
             ordinal -= 1;
             let ends = &index.span_ends;
             let end = ends.get_near(&mut near, span.span_id, &span.trace_id);
-            match end.filter(|end| span.has_ids && has_own_times(index, span, end)) {
+            match end.filter(|end| span.has_ids && !end.is_disputed() && has_own_times(index, span, end)) {
                 Some(end) => found.push((ordinal, span, end)),
                 None => matched.unmatched.push(ordinal as u32),
             }
@@ -355,11 +356,15 @@ impl<'a> Gathered<'a> {
         for call in index.calls.of_span(end.span_id) {
             if self.is_lossy(end.tgid) {
                 self.leave(&call.wait, depth, Verdict::Lossy, witness);
-            } else if call.is_ambiguous {
+            } else if call.end_of_call == EndOfCall::Unknown
+                || (call.end_of_call == EndOfCall::Late && self.is_idle(end, &call.wait))
+            {
+                witness.saw(&call.wait, Verdict::Multiplexed);
                 // Of what is no client's span nobody expects more than its child spans tell.
-                let depth = if end.is_of_client() { depth } else { 1 };
-                self.leave(&call.wait, depth, Verdict::Multiplexed, witness);
+                self.is_ambiguous |= end.is_of_client();
             } else {
+                // So busy a machine may have let the answer lie while the connection waited for others.
+                self.is_ambiguous |= call.end_of_call == EndOfCall::Late;
                 self.take_foreign(&call.wait, part, depth, Verdict::OfCall, witness);
             }
         }
@@ -437,7 +442,9 @@ impl<'a> Gathered<'a> {
         witness: &mut impl Witness,
     ) {
         let Some(child) = self.index.span_ends.get(key.span_id, &key.trace_id) else { return };
-        if child.trace_id != outer.trace_id || child.tgid != outer.tgid || !child.is_start_known() {
+        let is_inside =
+            child.trace_id == outer.trace_id && child.tgid == outer.tgid && child.is_start_known();
+        if !is_inside || child.is_disputed() {
             return;
         }
         let part = (part.0.max(child.start_ns), part.1.min(child.end_ns));
@@ -451,6 +458,13 @@ impl<'a> Gathered<'a> {
             }
         }
         self.take_inner(child, part, depth, witness);
+    }
+
+    /// Whether the reader of a call's connection was parked long before the client's span ended, and still was then: the
+    /// answer had come, and the span went on to something else.
+    fn is_idle(&self, end: &SpanEnd, of_call: &Event) -> bool {
+        let mut waits = self.index.waits.of((end.tgid, of_call.goid)).reaching(end.end_ns);
+        waits.any(|wait| wait.fd == of_call.fd && wait.start_ns <= answered_ns(end))
     }
 
     /// A wait that cannot be told right from wrong.
@@ -597,6 +611,9 @@ pub fn explain(index: &Index, span: &SpanRecord, window: Window) -> Explained {
             "no probe saw it end: its process is not watched or its SDK not known, or it ended too long ago",
         );
     };
+    if end.is_disputed() {
+        return none("two processes say that they ended it");
+    }
     if !has_own_times(index, span, end) {
         return none("its times are not those at which it was started and ended, they were given");
     }

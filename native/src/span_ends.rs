@@ -27,7 +27,9 @@ pub struct SpanEnd {
 
 const BY_CHILD: u64 = 1 << 63;
 const OF_CLIENT: u64 = 1 << 62;
-const GOID: u64 = OF_CLIENT - 1;
+/// Two processes say that they have ended it. The ids of a span travel with its calls: who is called could say so.
+const DISPUTED: u64 = 1 << 61;
+const GOID: u64 = DISPUTED - 1;
 
 impl SpanEnd {
     /// From an EVENT_SPAN_END.
@@ -71,6 +73,12 @@ impl SpanEnd {
     #[inline]
     pub fn was_ended_by_child(&self) -> bool {
         self.started & BY_CHILD != 0
+    }
+
+    /// More than one process has ended it: nobody can tell whose it is.
+    #[inline]
+    pub fn is_disputed(&self) -> bool {
+        self.started & DISPUTED != 0
     }
 
     #[inline]
@@ -143,7 +151,11 @@ impl SpanEnds {
 
     /// The oldest is forgotten if there is no more room. False: this span's end is known already.
     pub fn insert(&mut self, end: SpanEnd) -> bool {
-        if self.get(end.span_id, &end.trace_id).is_some() {
+        if let Some(known) = self.find(end.span_id, &end.trace_id) {
+            let slot = known as usize & (self.entries.len() - 1);
+            if self.entries[slot].tgid != end.tgid {
+                self.entries[slot].started |= DISPUTED;
+            }
             return false;
         }
         if self.len == self.entries.len() {
@@ -267,6 +279,17 @@ mod tests {
         assert!(ends.insert(end(5)));
         assert!(!ends.insert(SpanEnd { end_ns: 9, ..end(5) }));
         assert!(has(&ends, 5));
+    }
+
+    #[test]
+    fn a_span_that_two_processes_have_ended_is_disputed() {
+        let mut ends = SpanEnds::new(8);
+        assert!(ends.insert(end(5)));
+        assert!(!ends.insert(end(5)));
+        assert!(!ends.get(5, &[5; 16]).unwrap().is_disputed());
+        assert!(!ends.insert(SpanEnd { tgid: 43, ..end(5) }));
+        let known = ends.get(5, &[5; 16]).unwrap();
+        assert!(known.is_disputed() && known.end_ns == 1005);
     }
 
     #[test]

@@ -1,11 +1,9 @@
 """Whose a wait is: goroutines made inside a span, connections taken by its calls, spans inside of spans, hand-overs."""
 
-from dataclasses import replace
-
 import pytest
 
 from enricher._native import SpanEvidence
-from enricher.evidence.records import EventFlag, EventKind
+from enricher.evidence.records import Event, EventFlag, EventKind
 from tests.unit.evidence_log import (
     CLIENT,
     GOID,
@@ -174,21 +172,35 @@ def test_an_answer_that_ends_with_the_connection_was_waited_for(log: Log) -> Non
     assert evidence.blocked_ns == (5 + 74) * MS
 
 
-@pytest.mark.parametrize(
-    ("end_ms", "answered_ms", "is_claimed"), [(151, 0, True), (155, 0, True), (230, 0, False), (230, 229, True)]
-)
-def test_a_span_that_goes_on_after_its_answer_does_not_wait_with_the_others(
-    log: Log, end_ms: float, answered_ms: int, is_claimed: bool
-) -> None:
-    """The end of a call among many is not seen, but that the span ends with it."""
+def answered(log: Log, end_ms: float, *later: Event) -> None:
     log.write(
         call(110, peer=UPSTREAM, flags=EventFlag.CALL_MULTIPLEXED),
         wait(20, 150, goid=READER, peer=UPSTREAM),
-        replace(span(100, end_ms, flags=int(EventFlag.SPAN_OF_CLIENT)), tail_of_ns=answered_ms * MS),
+        span(100, end_ms, flags=int(EventFlag.SPAN_OF_CLIENT)),
+        *later,
         watermark_ms=500,
     )
-    assert (found(log, 100, end_ms) is not None) == is_claimed
-    assert incomplete(log, 100, end_ms) != is_claimed
+
+
+@pytest.mark.parametrize("end_ms", [151, 155])
+def test_a_clients_span_ends_with_its_answer(log: Log, end_ms: float) -> None:
+    answered(log, end_ms)
+    evidence = found(log, 100, end_ms)
+    assert evidence is not None
+    assert (evidence.blocked_ns, evidence.complete) == (40 * MS, True)
+
+
+def test_one_that_goes_on_while_the_connection_idles_does_not_wait_for_it(log: Log) -> None:
+    answered(log, 230, wait(150.5, 300, goid=READER, peer=UPSTREAM))
+    assert found(log, 100, 230) is None
+    assert incomplete(log, 100, 230)
+
+
+def test_one_that_is_late_on_a_busy_connection_says_that_it_may_not_be_whole(log: Log) -> None:
+    answered(log, 230)
+    evidence = found(log, 100, 230)
+    assert evidence is not None
+    assert (evidence.blocked_ns, evidence.complete) == (40 * MS, False)
 
 
 def test_where_evidence_was_lost_only_what_the_span_itself_waited_for_is_claimed(log: Log) -> None:
