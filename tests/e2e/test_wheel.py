@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+PROBES = tuple((ROOT / "probes").glob("*.bpf.c"))
 
 
 def test_an_installed_wheel_loads_its_probes_without_a_compiler(tmp_path: Path) -> None:
@@ -31,4 +32,4 @@ def test_an_installed_wheel_loads_its_probes_without_a_compiler(tmp_path: Path) 
         for check in json.loads(done.stdout)["needs"]
         if check["name"].startswith("load ")
     }
-    assert loaded == {"load waits": "yes", "load spans": "yes", "load processes": "yes"}, done.stdout + done.stderr
+    assert loaded == {f"load {path.name.removesuffix('.bpf.c')}": "yes" for path in PROBES}, done.stdout + done.stderr

@@ -136,7 +136,7 @@ def test_kinds_go_where_they_are_needed(producer: Producer, log: Log) -> None:
     drained = drain(producer, log)
     for_log = [
         *(EventKind.WAIT, EventKind.WAIT_GOING_ON, EventKind.SPAN_END, EventKind.PROCESS_EXIT),
-        *(EventKind.CALL, EventKind.TRACEPARENT),
+        *(EventKind.CALL, EventKind.TRACEPARENT, EventKind.GOROUTINE_EXIT),
     ]
     told = [event.kind for event in Event.iter_unpack(drained.for_observer)]
     assert drained.moved == log.writer.position == len(for_log)
