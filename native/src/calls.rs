@@ -49,7 +49,13 @@ pub enum EndOfCall {
     Late,
     /// On a connection for many; the span is not that of a call.
     Unknown,
+    /// The first call on its connection, with no wait known: the reader may have been parked since before anybody
+    /// watched. The wait is empty.
+    Unseen,
 }
+
+/// Longer than clients keep a connection that is not used (90 s in net/http).
+const OLDEST_CONNECTION_NS: u64 = 120_000_000_000;
 
 #[derive(Default)]
 struct Connection {
@@ -120,7 +126,9 @@ impl Calls {
     /// The end of a call on a connection for many is not seen. A client's span ends with its answer, which is what the
     /// connection waited for last; a span that goes on for longer does something else by then, while the connection
     /// waits for others. What is written is of anybody.
-    pub fn span_ended(&mut self, end: &SpanEnd) {
+    ///
+    /// `watched_ns`: since when the process is watched.
+    pub fn span_ended(&mut self, end: &SpanEnd, watched_ns: u64) {
         let (started_on, start_ns, end_ns) = ((end.tgid, end.started_goid()), end.start_ns, end.end_ns);
         if !self.by_goroutine.has(&started_on) {
             return;
@@ -134,6 +142,16 @@ impl Calls {
                     && (!call.is_multiplexed || is_for_answer(wait))
             });
             let of_call: Vec<Event> = of_call.copied().collect();
+            let is_first = self
+                .connections
+                .get(&call.socket)
+                .is_some_and(|connection| connection.first_ns == call.at_ns);
+            if of_call.is_empty() && is_first && call.at_ns < watched_ns.saturating_add(OLDEST_CONNECTION_NS)
+            {
+                let ((tgid, fd), ..) = call.socket;
+                let wait = Event { start_ns: call.at_ns, end_ns: call.at_ns, tgid, fd, ..Event::default() };
+                self.by_span.push(end_ns, end.span_id, CallWait { wait, end_of_call: EndOfCall::Unseen });
+            }
             let last_ns = of_call.iter().map(|wait| wait.end_ns).max().unwrap_or(0);
             let end_of_call = if !call.is_multiplexed || (end.is_of_client() && last_ns >= answered_ns(end)) {
                 EndOfCall::Seen

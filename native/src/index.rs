@@ -191,7 +191,8 @@ impl Index {
             return;
         }
         if end.is_start_known() {
-            self.calls.span_ended(&end);
+            let watched_ns = self.processes.get(&end.tgid).map_or(0, |process| process.since_ns);
+            self.calls.span_ended(&end, watched_ns);
         }
         let parent_span_id = u64::from_le_bytes(event.span().parent_span_id);
         if parent_span_id != 0 && self.has_something(&end) {

@@ -96,6 +96,7 @@ pub enum Verdict {
     Straddles,
     Multiplexed,
     Lossy,
+    Unseen,
 }
 
 impl Verdict {
@@ -118,6 +119,9 @@ impl Verdict {
                 "the span was started on one goroutine and ended on another: when it changed hands is not known"
             }
             Self::Straddles => "the goroutine was blocked since before the span's start, so the span was handed to it",
+            Self::Unseen => {
+                "the first call seen on a connection that may be older than the watching: whether it waited is not known"
+            }
             Self::Lossy => "evidence was lost, and it might have said that this was not waited for",
             Self::Multiplexed => "the connection serves other calls, too, and the span does not end with the answer to its own",
         }
@@ -354,7 +358,12 @@ impl<'a> Gathered<'a> {
         let index = self.index;
         self.take_made(end, part, depth, witness);
         for call in index.calls.of_span(end.span_id) {
-            if self.is_lossy(end.tgid) {
+            if call.end_of_call == EndOfCall::Unseen {
+                if end.end_ns.saturating_sub(end.start_ns) >= self.threshold_ns {
+                    witness.saw(&call.wait, Verdict::Unseen);
+                    self.is_ambiguous = true;
+                }
+            } else if self.is_lossy(end.tgid) {
                 self.leave(&call.wait, depth, Verdict::Lossy, witness);
             } else if call.end_of_call == EndOfCall::Unknown
                 || (call.end_of_call == EndOfCall::Late && self.is_idle(end, &call.wait))

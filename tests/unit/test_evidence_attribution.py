@@ -239,6 +239,16 @@ def test_a_descriptor_that_is_another_connection_by_now_is_not_that_of_the_call(
     assert found(log, 100, 150) is None
 
 
+def test_a_connection_that_is_older_than_the_watching_may_have_been_waited_for(log: Log) -> None:
+    """Its reader said EAGAIN before anybody listened."""
+    log.write(call(110, peer=UPSTREAM), span(100, 150), call(210, peer=UPSTREAM), span(200, 250, span_id=INNER))
+    log.write(watermark_ms=500)
+    assert incomplete(log, 100, 150)
+    assert not log.match(200, 250, span_id=INNER).incomplete
+    log.write(call(130_000, peer=inet("10.0.0.8", 80)), span(129_990, 130_100, span_id=b"3" * 8), watermark_ms=131_000)
+    assert not log.match(129_990, 130_100, span_id=b"3" * 8).incomplete
+
+
 def test_a_call_is_that_of_the_innermost_span(log: Log) -> None:
     """The outer one has it by way of the inner one, and only as far as that reaches."""
     log.write(
