@@ -284,4 +284,4 @@ def test_clocks_between_which_the_thread_was_set_aside_are_read_again(monkeypatc
     late = iter([0, 50 * MS, 100 * MS, 100 * MS + 1000])
     monkeypatch.setattr(world.policy, "_clock_ns", lambda: next(late))
     monkeypatch.setattr("enricher.policy.time", SimpleNamespace(time_ns=iter([7, 8]).__next__))
-    assert world.policy._clocks() == (100 * MS, 8)
+    assert world.policy._clocks() == (100 * MS + 500, 8)
