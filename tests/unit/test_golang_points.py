@@ -44,19 +44,22 @@ CLIENTS_1_21 = {
 }
 NEW, OLD = "./clients", "./clients_of_old"
 STRIPPED = "-ldflags=-s -w"
-AMD64 = Variant(NEW, machine="amd64")
+GO_1_26 = "go1.26.11"
+AMD64 = Variant(NEW, machine="amd64", toolchain=GO_1_26)
 VARIANTS = {
     "default": (AMD64, CLIENTS_1_26),
     "trimpath": (replace(AMD64, flags=("-trimpath",)), CLIENTS_1_26),
     "pie": (replace(AMD64, flags=("-buildmode=pie",)), CLIENTS_1_26),
     "not optimised": (replace(AMD64, flags=("-gcflags=all=-N -l",)), CLIENTS_1_26),
-    "arm64": (Variant(NEW, machine="arm64"), CLIENTS_1_26),
-    "arm64 pie": (Variant(NEW, ("-buildmode=pie",), machine="arm64"), CLIENTS_1_26),
-    "with cgo": (Variant(NEW, c=True), CLIENTS_1_26),
-    "linked by C": (Variant(NEW, (EXTERNAL_LINKER,), c=True), CLIENTS_1_26),
-    "pie linked by C": (Variant(NEW, ("-buildmode=pie", EXTERNAL_LINKER), c=True), CLIENTS_1_26),
+    "arm64": (Variant(NEW, machine="arm64", toolchain=GO_1_26), CLIENTS_1_26),
+    "arm64 pie": (Variant(NEW, ("-buildmode=pie",), machine="arm64", toolchain=GO_1_26), CLIENTS_1_26),
+    "with cgo": (Variant(NEW, c=True, toolchain=GO_1_26), CLIENTS_1_26),
+    "linked by C": (Variant(NEW, (EXTERNAL_LINKER,), c=True, toolchain=GO_1_26), CLIENTS_1_26),
+    "pie linked by C": (Variant(NEW, ("-buildmode=pie", EXTERNAL_LINKER), c=True, toolchain=GO_1_26), CLIENTS_1_26),
     "static, linked by C": (
-        Variant(NEW, ("-ldflags=-linkmode=external -extldflags=-static", "-tags=netgo,osusergo"), c=True),
+        Variant(
+            NEW, ("-ldflags=-linkmode=external -extldflags=-static", "-tags=netgo,osusergo"), c=True, toolchain=GO_1_26
+        ),
         CLIENTS_1_26,
     ),
     "Go 1.21": (Variant(OLD, toolchain="go1.21.0", machine="amd64"), CLIENTS_1_21),
