@@ -24,9 +24,9 @@ pub struct SpanKey {
 }
 
 pub struct Lineage {
-    made: Recent<Goroutine, (u64, Made)>,
+    made: Recent<Goroutine, Made>,
     children: Recent<u64, SpanKey>,
-    exits: Recent<Goroutine, u64>,
+    exits: Recent<Goroutine, ()>,
 }
 
 impl Default for Lineage {
@@ -46,16 +46,15 @@ impl Lineage {
         let is_noted = |(noted_ns, noted): &(u64, Made)| {
             *noted == made && noted_ns.saturating_add(NOTED_AGAIN_NS) > wait.end_ns
         };
-        if !self.made.of(&root).any(is_noted) {
-            self.made.push(wait.end_ns, root, (wait.end_ns, made));
+        if !self.made.timed(&root).any(is_noted) {
+            self.made.push(wait.end_ns, root, made);
         }
     }
 
     /// Goroutines that were made inside [start_ns, end_ns] of this one; some may be told more than once.
     #[inline]
     pub fn made_by(&self, root: Goroutine, start_ns: u64, end_ns: u64) -> impl Iterator<Item = Made> + '_ {
-        let made = self.made.of(&root).map(|(_, made)| *made);
-        made.filter(move |made| (start_ns..=end_ns).contains(&made.at_ns))
+        self.made.of(&root).copied().filter(move |made| (start_ns..=end_ns).contains(&made.at_ns))
     }
 
     #[inline]
@@ -64,12 +63,12 @@ impl Lineage {
     }
 
     pub fn exited(&mut self, goroutine: Goroutine, at_ns: u64) {
-        self.exits.push(at_ns, goroutine, at_ns);
+        self.exits.push(at_ns, goroutine, ());
     }
 
     /// None: it has not, as far as is known.
     pub fn exit_ns(&self, goroutine: Goroutine) -> Option<u64> {
-        self.exits.of(&goroutine).next().copied()
+        self.exits.last_ns(&goroutine)
     }
 
     /// A span with something to tell has ended inside this one.

@@ -364,7 +364,7 @@ impl<'a> Gathered<'a> {
                     self.is_ambiguous = true;
                 }
             } else if self.is_lossy(end.tgid) {
-                self.leave(&call.wait, depth, Verdict::Lossy, witness);
+                self.leave(&call.wait, depth, witness);
             } else if call.end_of_call == EndOfCall::Unknown
                 || (call.end_of_call == EndOfCall::Late && self.is_idle(end, &call.wait))
             {
@@ -420,7 +420,7 @@ impl<'a> Gathered<'a> {
         for wait in waits.filter(|wait| wait.start_ns < part.1) {
             self.has_made = true;
             if self.is_lossy(goroutine.0) {
-                self.leave(wait, depth, Verdict::Lossy, witness);
+                self.leave(wait, depth, witness);
             } else if lives_on {
                 witness.saw(wait, Verdict::MadeGoesOn);
             } else {
@@ -476,9 +476,9 @@ impl<'a> Gathered<'a> {
         waits.any(|wait| wait.fd == of_call.fd && wait.start_ns <= answered_ns(end))
     }
 
-    /// A wait that cannot be told right from wrong.
-    fn leave(&mut self, wait: &Event, depth: usize, verdict: Verdict, witness: &mut impl Witness) {
-        witness.saw(wait, verdict);
+    /// What lost evidence might have said is not the span's.
+    fn leave(&mut self, wait: &Event, depth: usize, witness: &mut impl Witness) {
+        witness.saw(wait, Verdict::Lossy);
         self.is_ambiguous |= depth == 0;
     }
 

@@ -26,7 +26,8 @@ impl<K: Hash + Eq + Copy, V> Recent<K, V> {
         self.by_key.is_empty()
     }
 
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.order.len()
     }
 
@@ -44,8 +45,14 @@ impl<K: Hash + Eq + Copy, V> Recent<K, V> {
     /// In the order in which they came.
     #[inline]
     pub fn of(&self, key: &K) -> impl DoubleEndedIterator<Item = &V> {
+        self.timed(key).map(|(_, value)| value)
+    }
+
+    /// The same, each with when it came.
+    #[inline]
+    pub fn timed(&self, key: &K) -> impl DoubleEndedIterator<Item = &(u64, V)> {
         let values = if self.by_key.is_empty() { None } else { self.by_key.get(key) };
-        values.into_iter().flatten().map(|(_, value)| value)
+        values.into_iter().flatten()
     }
 
     /// When the newest of this one came.
