@@ -113,13 +113,14 @@ class Ring(Protocol):
 class HeaderBlocks:
     """Makes events of the header blocks of all connections."""
 
-    def __init__(self, ring: Ring, clock: Callable[[], int] = time.monotonic_ns) -> None:
+    def __init__(self, ring: Ring, clock: Callable[[], int] = time.monotonic_ns, burst_ns: int = _BURST_NS) -> None:
         self.statistics = HeaderStatistics()
         self._ring = ring
         self._clock = clock
         # By process and descriptor; whoever was silent for longest comes first.
         self._connections: dict[tuple[int, int], _Connection] = {}
-        self._budget_ns = _BURST_NS
+        self._burst_ns = burst_ns
+        self._budget_ns = burst_ns
         self._budget_at_ns = clock()
 
     def drain(self) -> tuple[list[Event], bool]:
@@ -129,7 +130,7 @@ class HeaderBlocks:
         if not records:
             return [], caught_up
         now_ns = self._clock()
-        self._budget_ns = min(self._budget_ns + (now_ns - self._budget_at_ns) // _SHARE, _BURST_NS)
+        self._budget_ns = min(self._budget_ns + (now_ns - self._budget_at_ns) // _SHARE, self._burst_ns)
         self._budget_at_ns = now_ns
         events = []
         for record in records:

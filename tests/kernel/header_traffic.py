@@ -53,11 +53,11 @@ class Connection:
 class Watched:
     """This process under the probe, and what was told of it."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, **limits: int) -> None:
         self.kernel = kernel
         blocks = kernel.probes.header_blocks
         assert blocks is not None
-        self.header_blocks = HeaderBlocks(HeaderRing(blocks.fd, blocks.max_entries))
+        self.header_blocks = HeaderBlocks(HeaderRing(blocks.fd, blocks.max_entries), **limits)
         self._open: list[Connection] = []
         kernel.probes.watch(os.getpid(), ProcessLayout(flags=EventFlag.PROCESS_WANTS_HEADERS))
 

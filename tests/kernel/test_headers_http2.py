@@ -5,6 +5,7 @@ import random
 import struct
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import pytest
 from hpack import Encoder
@@ -171,7 +172,13 @@ def test_a_connection_that_is_not_known_from_its_beginning_is_left_alone(watched
     assert watched.told() == []
 
 
-def test_a_full_ring_gives_connections_up_and_is_counted(watched: Watched) -> None:
+def test_a_full_ring_gives_connections_up_and_is_counted(load_probes: LoadProbes) -> None:
+    # A ring full of blocks takes longer to decode than a slow machine is given at once.
+    with closing(Watched(load_probes(Probe.HEADERS), burst_ns=60 * 10**9)) as watched:
+        fill_the_ring(watched)
+
+
+def fill_the_ring(watched: Watched) -> None:
     connection, client, first = watched.connect(), Http2Client(), Traced()
     connection.carry(PREFACE + SETTINGS + client.request(first))
     sent = 0
