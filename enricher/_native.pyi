@@ -5,7 +5,8 @@ Times are integers in ns: `_unix_ns` CLOCK_REALTIME, otherwise CLOCK_MONOTONIC. 
 None of it may be called by two threads at once, but for `Request`, which never changes.
 """
 
-from typing import final
+from collections.abc import Sequence
+from typing import TypedDict, final
 
 class MalformedRequest(ValueError):
     """The bytes are not a valid ExportTraceServiceRequest: protobuf's own parser refuses them, too."""
@@ -43,7 +44,12 @@ class Request:
 
     @property
     def body(self) -> bytes:
-        """The very object that was scanned."""
+        """The very object that was scanned. Of what came by a transport or was joined, a copy is made when this is
+        first asked for."""
+
+    @property
+    def size(self) -> int:
+        """Of the body, in bytes."""
 
     @property
     def span_count(self) -> int: ...
@@ -70,14 +76,119 @@ class Request:
     def resource_attributes(self, number: int, keys: tuple[str, ...]) -> dict[str, str | int | float | bool]:
         """As `span_attributes`."""
 
-    def splice(self, patches: list[tuple[int, bytes]]) -> bytes:
+    def splice(self, patches: list[tuple[int, bytes]], fills: Sequence[tuple[list[int] | None, bytes]] = ()) -> bytes:
         """The request with these bytes (from `encode_attributes`) added to spans, all else byte for byte as
         it came.
 
-        `patches` are pairs of ordinal and bytes, ordinals ascending. Returns `body` itself where nothing is
-        to be added. Raises ValueError where the ordinals are not ascending or not those of spans, or where
-        the result would be longer than 2 GiB.
+        `patches` are pairs of ordinal and bytes, ordinals ascending. Each other span gets the bytes of the first of
+        `fills` that names it, or that names all (None). Returns `body` itself where nothing is added. Raises
+        ValueError where ordinals do not ascend or there is no such span, and for more than 2 GiB; IndexError for an
+        ordinal of `fills`, or of `patches` beside them.
         """
+
+@final
+class Entry:
+    """One accepted request, or several joined, on its way through the queue. Thread-safe."""
+
+    @property
+    def request(self) -> Request | None:
+        """As it came: of entries from `take_new`."""
+
+    @property
+    def peers(self) -> list[tuple[int, str]]:
+        """Which spans came from whom: the ordinal of the first, and the sender in gRPC's notation."""
+
+    @property
+    def spans(self) -> int: ...
+    @property
+    def requests(self) -> int:
+        """How many are joined in it."""
+
+    @property
+    def size(self) -> int:
+        """Of the body as it leaves, in bytes; 0: it is not in memory."""
+
+    @property
+    def body(self) -> bytes:
+        """A copy of the body as it leaves. Raises LookupError if it is not in memory."""
+
+    def replace_body(self, body: bytes | None) -> None:
+        """None drops it from memory, until it is given back."""
+
+    id: int
+    """Its number in a durable store; 0: it is in none."""
+
+    @property
+    def waiting(self) -> int:
+        """Senders that wait for their answer."""
+
+    def answer(self, code: int = 0, message: str = "", retry_after_ns: int | None = None) -> None:
+        """Answers those that wait, with a status of gRPC."""
+
+@final
+class Queue:
+    """The bounded queue that every accepted span is in until it is sent or dropped. Thread-safe.
+
+    offer → take_new → put → take → release.
+    """
+
+    def __init__(self, max_requests: int, max_bytes: int, max_body_bytes: int, *, answers_late: bool = False) -> None:
+        """Bounded by requests and by their bytes, wherever they are; an empty one takes a request of any size up to
+        `max_body_bytes`. With `answers_late`, senders wait for `Entry.answer` or the release."""
+
+    def offer(self, body: bytes, peer: str) -> tuple[int, str, int | None]:
+        """Takes an ExportTraceServiceRequest, or says why not: the gRPC code for the sender, 0 if it was accepted, what
+        it means, and the delay of its RetryInfo in ns. Blocks only where answers are late."""
+
+    def refused(self, outcome: str) -> None:
+        """Counts a request that never got as far as `offer`, by an `Outcome`. Raises ValueError."""
+
+    def take_new(self, timeout_s: float, join_bytes: int) -> list[Entry]:
+        """All that has come, the oldest first, joined to entries of up to so many bytes. Waits for so long at most, and
+        until `wake`."""
+
+    def wake(self) -> None: ...
+    def put(self, entries: list[Entry]) -> None:
+        """These are decided, and can be sent."""
+
+    def restore(self, body: bytes, id: int) -> bool:  # noqa: A002 - as of an entry
+        """Takes in what a durable store has kept, to be decided anew; False: there is no room now. Raises
+        MalformedRequest."""
+
+    def take(self, max_bytes: int, timeout_s: float | None = None) -> list[Entry]:
+        """The oldest that are ready, together at most so many bytes, but always one. Blocks while there is none; []
+        after the timeout, and once the queue is finished."""
+
+    def release(self, entries: list[Entry]) -> None:
+        """These are sent or dropped: their places are free. Who still waits for an answer is told that all is well."""
+
+    def refuse_new(self, refusing: bool) -> None:
+        """Refuses what is offered for now, as memory is short."""
+
+    def end_intake(self) -> None:
+        """Takes nothing new from now on, for good."""
+
+    def close(self) -> None:
+        """Nothing more will be put: `take` gives what is left, then nothing."""
+
+    @property
+    def finished(self) -> bool:
+        """Closed, and nothing left to take."""
+
+    @property
+    def capacity(self) -> int:
+        """In requests."""
+
+    def statistics(self) -> QueueStatistics: ...
+
+class QueueStatistics(TypedDict):
+    requests: int  # accepted and not yet sent or dropped, wherever they are
+    bytes: int
+    spans: int
+    ready: int  # entries that wait to be sent
+    accepted_spans: int  # since the start, as are the others
+    requests_by_outcome: dict[str, int]
+    refused_spans_by_outcome: dict[str, int]
 
 def encode_attributes(attributes: dict[str, bool | int | float | str]) -> bytes:
     """Encodes span attributes for `Request.splice`, in the order of the dict.

@@ -13,14 +13,14 @@ import time
 from pathlib import Path
 
 from enricher import causes
-from enricher._native import EvidenceIndex
+from enricher._native import EvidenceIndex, Queue
 from enricher.config.model import Ebpf, OtlpGrpcExporter, Settings
 from enricher.errors import EnricherError
 from enricher.exits import CANNOT_START
 from enricher.join.assembly import assembled
+from enricher.otlp import queue as otlp_queue
 from enricher.otlp.grpcio_exporter import GrpcioExporter
 from enricher.otlp.grpcio_receiver import GrpcioReceiver
-from enricher.otlp.queue import BoundedQueue
 from enricher.otlp.terminal import TerminalExporter
 from enricher.otlp.transport import Exporter, Limits
 from enricher.policy import Policy
@@ -73,11 +73,13 @@ class Pipeline:
         limits = Limits(max_message_bytes=settings.grpc.max_recv_bytes)
         metrics = Metrics()
         exporter = settings.exporter
+        queue_size = (
+            exporter.sending_queue.queue_size if isinstance(exporter, OtlpGrpcExporter) else TERMINAL_QUEUE_SIZE
+        )
+        queue = Queue(queue_size, otlp_queue.MAX_QUEUE_BYTES, limits.max_message_bytes)
         if isinstance(exporter, OtlpGrpcExporter):
-            queue = BoundedQueue(exporter.sending_queue.queue_size)
             self._exporter: Exporter = GrpcioExporter(exporter, queue, metrics)
         else:
-            queue = BoundedQueue(TERMINAL_QUEUE_SIZE)
             self._exporter = TerminalExporter(queue, metrics)
         index = EvidenceIndex(log_fd, ebpf.retention_ns, MAX_WAITS, MAX_SPAN_ENDS)
         enriching = settings.ebpf is not None  # without the processor, requests only pass through
@@ -87,20 +89,24 @@ class Pipeline:
             index,
             joiner,
             queue,
-            metrics,
             self._journal,
             tail_ns=ebpf.tail_window_ns,
             threshold_ns=ebpf.blocked_threshold_ns,
             max_body_bytes=limits.max_message_bytes,
         )
         self._health = Health(self._policy.heartbeat_seen_ns, lambda: self._policy.working and self._exporter.alive)
-        self._receiver = GrpcioReceiver(settings.grpc.endpoint, self._policy.admit, limits, self._health, metrics)
+        self._receiver = GrpcioReceiver(settings.grpc.endpoint, queue, limits, self._health)
         self._endpoint = MetricsEndpoint(
             settings.service.telemetry.metrics.address,
             metrics,
             TraceAnswers(self._policy, self._journal.recent, ebpf.tail_window_ns, ebpf.blocked_threshold_ns),
         )
-        for source in (self._policy.series, queue.series, self._health.series, self._journal.series):
+        for source in (
+            self._policy.series,
+            lambda: otlp_queue.series(queue),
+            self._health.series,
+            self._journal.series,
+        ):
             metrics.add_source(source)
 
     def start(self) -> int:

@@ -1,31 +1,29 @@
-"""What happens to a request: taken, held until its evidence is whole, decided, handed on.
+"""What happens to what was accepted: held until its evidence is whole, decided, handed on.
 
-Taking is done on the receiver's thread that brought it, and is answered there: the request is checked, room is
-reserved for it, and from then on it is ours to deliver or to count. Everything else is done by one thread, so that
-evidence, hold and methods need no locks; it works off what has gathered since its last turn.
+The queue has checked and answered each request where it came in; from then on it is ours to deliver or to count. All
+that follows is done by one thread, so that evidence, hold and methods need no locks. It works off what has gathered
+since its last turn, joined to larger requests.
 """
 
 import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
-from enricher._native import EvidenceIndex, MalformedLog, MalformedRequest
-from enricher._native import Request as ScannedRequest
+from enricher._native import Entry, EvidenceIndex, MalformedLog, Queue
 from enricher.join.hold import Held, Hold, Known
 from enricher.join.joiner import Joiner, OpenUntil
 from enricher.join.methods.method import Request, Window
-from enricher.otlp.queue import BoundedQueue, Reservation
-from enricher.otlp.transport import Outcome, RawRequest
+from enricher.otlp.queue import JOIN_BYTES
 from enricher.recording.entries import Decision, Verdict
 from enricher.recording.journal import Journal
 from enricher.telemetry.health import EvidenceState, evidence_state
 from enricher.telemetry.logs import FirstTimes, get_logger
-from enricher.telemetry.metrics import Metrics, Series
+from enricher.telemetry.metrics import Series
 
 # Requests that wait for evidence are looked at this often; the watermark itself moves every 40 ms. Twice as often
 # took a tenth more CPU time for each span under load.
@@ -34,9 +32,6 @@ TURN_S = 0.01
 IDLE_TURN_S = 0.1
 # Evidence may be this late before a request leaves without it.
 PATIENCE_NS = 1_000_000_000
-# A span with its ids has 30 bytes. Of smaller ones, which nobody can use, millions would fit into a request, and each
-# costs more memory here than it has itself.
-LEAST_SPAN_BYTES = 16
 # What is read of both clocks is as near to one moment as this, or the nearest of so many tries.
 CLOCKS_WITHIN_NS: Final = 3_000
 CLOCK_TRIES: Final = 5
@@ -48,22 +43,21 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A request that was answered and is not yet handed on."""
+    """A request that was accepted and is not yet handed on."""
 
     number: int
     request: Request
-    reservation: Reservation
+    entry: Entry
 
 
 class Policy:
-    """Between the receiver and the queue of the exporter."""
+    """Between what the queue has taken in and what is ready to be sent."""
 
     def __init__(
         self,
         index: EvidenceIndex,
         joiner: Joiner,
-        queue: BoundedQueue,
-        metrics: Metrics,
+        queue: Queue,
         journal: Journal,
         *,
         tail_ns: int,
@@ -74,19 +68,16 @@ class Policy:
         self._index = index
         self._joiner = joiner
         self._queue = queue
-        self._metrics = metrics
         self._tail_ns = tail_ns
         self._threshold_ns = threshold_ns
         self._max_body_bytes = max_body_bytes
         self._clock_ns = clock_ns
         self._journal = journal
-        self._inbox: deque[Taken] = deque()
         self._numbers = itertools.count(1)
         self._questions: deque[tuple[Future[Any], Callable[[Joiner], Any]]] = deque()
         self._hold: Hold[Taken] = Hold(tail_ns, PATIENCE_NS)
         self._first_times = FirstTimes()
         self._log = get_logger()
-        self._wake = threading.Event()
         self._end_at_ns = 0
         self._failed_decisions = 0
         self._too_large = 0
@@ -101,10 +92,10 @@ class Policy:
     def stop(self, patience_s: float) -> None:
         """Hands on all that was taken: with its evidence where that comes in time, without it where not.
 
-        Nothing may be admitted any more when this is called.
+        Nothing more is accepted when this is called.
         """
         self._end_at_ns = self._clock_ns() + int(patience_s * 1e9)
-        self._wake.set()
+        self._queue.end_intake()
         self._thread.join()
 
     @property
@@ -116,21 +107,11 @@ class Policy:
         """When evidence was last heard of, CLOCK_MONOTONIC; 0: never."""
         return self._heartbeat_seen_ns
 
-    def admit(self, batch: Sequence[RawRequest]) -> None:
-        """Answers each request, and takes those that are well-formed and for which there is room.
-
-        Called by the receiver, from any of its threads.
-        """
-        for raw in batch:
-            self._admit(raw)
-        if not self._wake.is_set():
-            self._wake.set()
-
     def ask(self, question: Callable[[Joiner], T]) -> Future[T]:
         """Has `question` answered on the policy's thread, which alone may touch the join. It must be short."""
         answer: Future[T] = Future()
         self._questions.append((answer, question))
-        self._wake.set()
+        self._queue.wake()
         return answer
 
     def series(self) -> Iterator[Series]:
@@ -154,69 +135,51 @@ class Policy:
             ("join_failed_decisions", "requests forwarded untouched after a fault in a rule", self._failed_decisions),
         ):
             yield Series(name, "counter", meaning, "", {"": value})
-        yield Series.gauge("join_held_requests", "requests that wait for evidence", len(self._hold) + len(self._inbox))
+        yield Series.gauge("join_held_requests", "requests that wait for evidence", len(self._hold))
         for name, value in self._index.statistics().items():
             yield Series.gauge(f"evidence_{name}", "of the evidence index", value)
-
-    def _admit(self, raw: RawRequest) -> None:
-        try:
-            scanned = ScannedRequest.scan(raw.body)
-        except MalformedRequest as error:
-            raw.reply(Outcome.MALFORMED, str(error))
-            return
-        if scanned.span_count == 0:
-            raw.reply(Outcome.ACCEPTED)  # nothing in it to deliver
-            return
-        if scanned.span_count * LEAST_SPAN_BYTES > self._max_body_bytes:
-            self._metrics.receiver_refused_spans.add(scanned.span_count, Outcome.TOO_LARGE.value)
-            raw.reply(Outcome.TOO_LARGE, f"{scanned.span_count} spans in one request")
-            return
-        reservation = self._queue.reserve(raw.body, scanned.span_count)
-        if reservation is None:
-            self._metrics.receiver_refused_spans.add(scanned.span_count, Outcome.BUSY.value)
-            raw.reply(Outcome.BUSY, "the queue is full")
-            return
-        self._metrics.receiver_accepted_spans.add(scanned.span_count)
-        self._inbox.append(Taken(next(self._numbers), Request(scanned, raw.peer), reservation))
-        raw.reply(Outcome.ACCEPTED)
 
     def _run(self) -> None:
         while True:
             ending = self._end_at_ns != 0
-            self._turn()
             if self._hold:
                 time.sleep(TURN_S)
-            elif ending:
-                return  # what is admitted before `stop` was in the inbox before this turn
-            else:
-                self._wake.wait(IDLE_TURN_S)
-                self._wake.clear()
+            self._turn(0 if self._hold or ending else IDLE_TURN_S)
+            if ending and not self._hold:
+                return  # what was accepted before `stop` was there before this turn
 
-    def _turn(self) -> None:
+    def _turn(self, patience_s: float) -> None:
+        """Waits for so long at most for something new."""
+        entries = self._queue.take_new(patience_s, JOIN_BYTES if self._journal.joins else 0)
         self._poll()
         now_ns = self._clock_ns()
         known = self._known(now_ns)
         settled_ns = max(known.going_on_ns, now_ns - PATIENCE_NS)
         window = Window(self._tail_ns, self._threshold_ns, settled_ns)
         last_window = replace(window, settled_ns=None)
-        while self._inbox:
-            taken = self._inbox.popleft()
-            try:
-                self._journal.came(taken.number, taken.request, now_ns)
-                self._joiner.saw(taken.request)
-            except BaseException as error:  # noqa: BLE001 - as for a decision
-                self._tell_fault(error)
-            ends_ns = self._index.kernel_time_ns(taken.request.scanned.last_end_unix_ns)
-            self._hold.add(Held(taken, now_ns, ends_ns))
+        for entry in entries:
+            self._take(entry, now_ns)
         decided = []
         for held in self._hold.due(known, now_ns):
             patient = known.live and now_ns - held.arrived_ns < self._hold.longest_ns
-            if reservation := self._decide(held, window if patient else last_window, now_ns):
-                decided.append(reservation)
+            if self._decide(held, window if patient else last_window, now_ns):
+                decided.append(held.item.entry)
         if decided:
             self._queue.put(decided)
         if self._questions:
             self._answer()
+
+    def _take(self, entry: Entry, now_ns: int) -> None:
+        assert entry.request is not None
+        request = Request(entry.request, entry.peers)
+        taken = Taken(next(self._numbers), request, entry)
+        try:
+            self._journal.came(taken.number, request, now_ns)
+            self._joiner.saw(request)
+        except BaseException as error:  # noqa: BLE001 - as for a decision
+            self._tell_fault(error)
+        ends_ns = self._index.kernel_time_ns(request.scanned.last_end_unix_ns)
+        self._hold.add(Held(taken, now_ns, ends_ns))
 
     def _answer(self) -> None:
         until_ns = self._clock_ns() + QUESTIONS_NS
@@ -261,9 +224,9 @@ class Policy:
         live = evidence is EvidenceState.LIVE and self._index.watched > 0 and in_time
         return Known(self._index.watermark_ns, self._index.going_on_ns, live)
 
-    def _decide(self, held: Held[Taken], window: Window, now_ns: int) -> Reservation | None:
-        """None: not decided, and held again."""
-        request, reservation = held.item.request, held.item.reservation
+    def _decide(self, held: Held[Taken], window: Window, now_ns: int) -> bool:
+        """False: not decided, and held again."""
+        request, body = held.item.request, None
         verdict, open_until_ns = Verdict.UNTOUCHED, 0
         try:
             decision = self._joiner.decide(request, window)
@@ -276,16 +239,16 @@ class Policy:
                 self._hold.add(held)
                 verdict = Verdict.OPEN
             # A backend's limit is most often that of our own receiver. A span without its claims is better than none.
-            elif decision is not reservation.body and len(decision) > self._max_body_bytes:
+            elif decision.body is not None and len(decision.body) > self._max_body_bytes:
                 self._too_large += 1
                 verdict = Verdict.TOO_LARGE
-            elif decision is not reservation.body:
-                reservation.body = decision
+            elif decision.body is not None:
+                body = decision.body
+                held.item.entry.replace_body(body)
                 verdict = Verdict.CHANGED
-        body = reservation.body if verdict is Verdict.CHANGED else b""
-        made = Decision(held.item.number, now_ns, window.settled_ns, verdict, open_until_ns, body)
+        made = Decision(held.item.number, now_ns, window.settled_ns, verdict, open_until_ns, body or b"")
         self._journal.decided(request, made)
-        return None if verdict is Verdict.OPEN else reservation
+        return verdict is not Verdict.OPEN
 
     def _tell_fault(self, error: BaseException) -> None:
         self._failed_decisions += 1

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from enricher.causes.cause import Cause, Value
 from enricher.join.claims import COMPLETE, MATCH_METHOD, OBSERVED, claims_of
@@ -19,6 +20,20 @@ class OpenUntil:
     """Not decided: evidence may still come until then."""
 
     time_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """How a request is to leave."""
+
+    body: bytes | None = None  # None: as it came
+    with_evidence: Sequence[int] = ()  # spans for which a cause claims something
+
+
+AS_IT_CAME: Final = Joined()
+# What is said of a span though no cause claims anything.
+_OF_NO_CAUSE: Final = frozenset({MATCH_METHOD, COMPLETE, OBSERVED})
+Fill = tuple[list[int] | None, bytes]
 
 
 @dataclass(slots=True)
@@ -57,11 +72,8 @@ class Joiner:
         for method in self._methods:
             method.saw(request)
 
-    def decide(self, request: Request, window: Window) -> bytes | OpenUntil:
-        """The body to forward: the very same object where nothing is to be added.
-
-        If a tail of this request may still change and reaches beyond `window.settled_ns`, nothing is decided.
-        """
+    def decide(self, request: Request, window: Window) -> Joined | OpenUntil:
+        """If a tail of this request may still change and reaches beyond `window.settled_ns`, nothing is decided."""
         matches = []
         unmatched: Sequence[int] | None = None
         for method in self._methods:
@@ -70,18 +82,20 @@ class Joiner:
                 return OpenUntil(match.open_until_ns)
             if self._origins and method.method is span_end.METHOD and match.matched:
                 self._origins.learn(request, match.unmatched, window)
-            matches.append((method.method, match))
+            matches.append((method.method, match, unmatched))
             unmatched = match.unmatched
             if not unmatched:
                 break
         attributes: dict[int, dict[str, Value]] = {}
-        for declared, match in matches:
-            self._apply(match, declared, request, attributes, self.tally)
-        if unmatched:
-            self._give_up(unmatched, request, attributes, self.tally)
-        if not attributes:
-            return request.scanned.body
-        return request.scanned.splice([(ordinal, self._encode(attributes[ordinal])) for ordinal in sorted(attributes)])
+        for declared, match, _ in matches:
+            self._apply(match, declared, attributes, self.tally)
+        with_evidence = [ordinal for ordinal, claims in attributes.items() if not claims.keys() <= _OF_NO_CAUSE]
+        self._give_up(unmatched or (), request, attributes, self.tally)
+        fills = self._stamps(matches, attributes) if self._stamp_all else []
+        if not attributes and not fills:
+            return AS_IT_CAME
+        patches = [(ordinal, self._encode(attributes[ordinal])) for ordinal in sorted(attributes)]
+        return Joined(request.scanned.splice(patches, fills), with_evidence)
 
     def explain(self, request: Request, ordinal: int, window: Window) -> SpanExplanation:
         """Why a span would leave as it would if it were decided now. Nothing is counted or learned.
@@ -111,17 +125,22 @@ class Joiner:
     def _try(self, request: Request, ordinal: int, window: Window) -> tuple[dict[str, Value], tuple[Trial, ...]]:
         """The attributes of one span, and the trials of the methods up to the one that matched."""
         attributes: dict[int, dict[str, Value]] = {}
+        matches: list[tuple[Method, Match, Sequence[int] | None]] = []
         unmatched: Sequence[int] | None = None
         trials = []
         for method in self._methods:
             trials.append(method.explain(request, ordinal, window))
             match = method.match(request, unmatched, window)
+            matches.append((method.method, match, unmatched))
             if ordinal not in match.unmatched:
-                self._apply(match, method.method, request, attributes, Tally())
+                self._apply(match, method.method, attributes, Tally())
                 break
             unmatched = [ordinal]
         else:
             self._give_up([ordinal], request, attributes, Tally())
+        if self._stamp_all:
+            attributes.setdefault(ordinal, {})
+            self._stamps(matches, attributes)
         return attributes.get(ordinal, {}), tuple(trials)
 
     def _process_of(self, request: Request, ordinal: int, found: Trial | None) -> tuple[int | None, str]:
@@ -133,9 +152,7 @@ class Joiner:
         origin = self._origins.of(request, ordinal)
         return origin.tgid, origin.why
 
-    def _apply(
-        self, match: Match, method: Method, request: Request, attributes: dict[int, dict[str, Value]], tally: Tally
-    ) -> None:
+    def _apply(self, match: Match, method: Method, attributes: dict[int, dict[str, Value]], tally: Tally) -> None:
         if match.matched:
             tally.matched[method.name] += match.matched
         for evidence in match.evidence:
@@ -151,8 +168,6 @@ class Joiner:
         for ordinal in match.incomplete:
             attributes[ordinal] = {MATCH_METHOD: method.name, COMPLETE: False}
             tally.incomplete += 1
-        if self._stamp_all:
-            self._stamp(match, method, request, attributes)
 
     def _give_up(
         self, unmatched: Sequence[int], request: Request, attributes: dict[int, dict[str, Value]], tally: Tally
@@ -164,22 +179,33 @@ class Joiner:
         tally.missed += len(missed)
         for ordinal in missed:
             attributes[ordinal] = {COMPLETE: False}
-        if self._stamp_all:
-            for ordinal in unmatched:
-                attributes.setdefault(ordinal, {})[OBSERVED] = ordinal in missed
 
-    @staticmethod
-    def _stamp(match: Match, method: Method, request: Request, attributes: dict[int, dict[str, Value]]) -> None:
-        known = match.identified
-        if known is None:
-            missing = set(match.unmatched)
-            known = [ordinal for ordinal in range(request.scanned.span_count) if ordinal not in missing]
-        for ordinal in known:
-            stamp = attributes.setdefault(ordinal, {})
-            stamp.setdefault(MATCH_METHOD, method.name)
+    def _stamps(
+        self, matches: Sequence[tuple[Method, Match, Sequence[int] | None]], attributes: dict[int, dict[str, Value]]
+    ) -> list[Fill]:
+        """What every span says, for many at once; for those in `attributes` it is added there.
+
+        `matches`: with the spans that each method was given. The last come first in the result: a span gets the first
+        run that names it, and that of the first method names all.
+        """
+        fills: list[Fill] = []
+        if matches and (untied := matches[-1][1].unmatched):
+            fills.append((list(untied), self._encode({OBSERVED: False})))
+            for ordinal in attributes.keys() & set(untied):
+                attributes[ordinal][OBSERVED] = bool(attributes[ordinal])  # nothing is missed of what nobody watched
+        for method, match, given in reversed(matches):
+            identified = match.identified
+            if identified is None and given is not None:
+                missing = set(match.unmatched)
+                identified = [ordinal for ordinal in given if ordinal not in missing]
             # Of the others nobody knows what they did not see.
-            stamp.setdefault(COMPLETE, method.exact)
-            stamp[OBSERVED] = True
+            stamp: dict[str, Value] = {MATCH_METHOD: method.name, COMPLETE: method.exact, OBSERVED: True}
+            fills.append((None if identified is None else list(identified), self._encode(stamp)))
+            for ordinal in attributes if identified is None else attributes.keys() & set(identified):
+                claims = attributes[ordinal]
+                if OBSERVED not in claims:
+                    claims.update({key: value for key, value in stamp.items() if key not in claims})
+        return fills
 
 
 def _left_off(found: Trial | None, claims: Mapping[str, Value]) -> tuple[str, ...]:

@@ -14,9 +14,9 @@ from typing import Final
 
 import grpc
 
+from enricher._native import Entry, Queue
 from enricher.config.model import OtlpGrpcExporter
 from enricher.otlp.join_size import JoinSize
-from enricher.otlp.queue import BoundedQueue, Reservation
 from enricher.otlp.retry import Backoff, Verdict, classify
 from enricher.otlp.rpc_status import DETAILS_KEY, retry_delay_ns
 from enricher.otlp.transport import EXPORT_METHOD
@@ -52,7 +52,7 @@ class GrpcioExporter:
     def __init__(
         self,
         settings: OtlpGrpcExporter,
-        queue: BoundedQueue,
+        queue: Queue,
         metrics: Metrics,
         *,
         max_batch_bytes: int = MAX_BATCH_BYTES,
@@ -105,7 +105,7 @@ class GrpcioExporter:
             self._deliver(batch)
             self._queue.release(batch)
 
-    def _deliver(self, batch: Sequence[Reservation]) -> bool:
+    def _deliver(self, batch: Sequence[Entry]) -> bool:
         """Send, and account for every span of `batch`. True if the backend took it."""
         try:
             return self._send_until_settled(batch)
@@ -114,8 +114,8 @@ class GrpcioExporter:
             self._drop(batch, "fault")
             return False
 
-    def _send_until_settled(self, batch: Sequence[Reservation]) -> bool:
-        body = b"".join([reservation.body for reservation in batch])
+    def _send_until_settled(self, batch: Sequence[Entry]) -> bool:
+        body = b"".join([entry.body for entry in batch])
         began_ns = self._clock_ns()
         failures = 0
         while True:
@@ -158,7 +158,7 @@ class GrpcioExporter:
             return Failure(grpc.StatusCode.CANCELLED, "shutting down", None)
         return answer
 
-    def _send_in_halves(self, batch: Sequence[Reservation], size: int, failure: Failure, verdict: Verdict) -> bool:
+    def _send_in_halves(self, batch: Sequence[Entry], size: int, failure: Failure, verdict: Verdict) -> bool:
         """Until only what the backend cannot take is refused: for n requests and one such, 2 log₂ n more are sent."""
         if self._is_news(failure.code):
             log.info(
@@ -174,8 +174,8 @@ class GrpcioExporter:
             self._join_size.too_large(size)
         return all(taken)
 
-    def _taken(self, batch: Sequence[Reservation], answer: bytes) -> None:
-        spans = sum(reservation.spans for reservation in batch)
+    def _taken(self, batch: Sequence[Entry], answer: bytes) -> None:
+        spans = sum(entry.spans for entry in batch)
         rejected = 0
         if answer not in _PLAIN_SUCCESS:
             rejected, message = _partial_success(answer)
@@ -190,8 +190,8 @@ class GrpcioExporter:
             self._away = False
             log.info("the backend takes spans again", endpoint=self._settings.endpoint)
 
-    def _drop(self, batch: Sequence[Reservation], reason: str) -> None:
-        self._metrics.exporter_send_failed_spans.add(sum(reservation.spans for reservation in batch), reason)
+    def _drop(self, batch: Sequence[Entry], reason: str) -> None:
+        self._metrics.exporter_send_failed_spans.add(sum(entry.spans for entry in batch), reason)
 
     def _tell(self, failure: Failure, delay_ns: int | None, requests: int) -> None:
         self._away = self._away or delay_ns is not None

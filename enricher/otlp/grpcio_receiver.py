@@ -10,48 +10,31 @@ import errno
 import socket
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from threading import Event, Lock
 from typing import Final
 from urllib.parse import unquote
 
 import grpc
 
+from enricher._native import Queue
 from enricher.config.values import split_endpoint
 from enricher.otlp.grpcio_calls import CallThreads
 from enricher.otlp.health_service import HealthService
 from enricher.otlp.memory import MemoryReturn
 from enricher.otlp.rpc_status import DETAILS_KEY, unavailable_with_retry_info
-from enricher.otlp.transport import (
-    EXPORT_METHOD,
-    RETRY_DELAY_NS,
-    Admit,
-    AlreadyAnsweredError,
-    CannotListenError,
-    Limits,
-    Outcome,
-    ServingStatus,
-)
-from enricher.telemetry.logs import FirstTimes, get_logger
-from enricher.telemetry.metrics import Metrics
-
-log = get_logger()
+from enricher.otlp.transport import EXPORT_METHOD, CannotListenError, Limits, Outcome, ServingStatus
 
 # An empty ExportTraceServiceResponse.
 _SUCCESS: Final = b""
 _LOOPBACKS: Final = ("127.0.0.1", "::1")
-_REFUSALS: Final = {
-    Outcome.MALFORMED: (grpc.StatusCode.INVALID_ARGUMENT, "the request is no ExportTraceServiceRequest"),
-    Outcome.TOO_LARGE: (grpc.StatusCode.RESOURCE_EXHAUSTED, "the request is too large"),
-    Outcome.BUSY: (grpc.StatusCode.UNAVAILABLE, "the queue is full"),
-    Outcome.SHUTTING_DOWN: (grpc.StatusCode.UNAVAILABLE, "shutting down"),
-    Outcome.FAILED: (grpc.StatusCode.INTERNAL, "the request could not be handled"),
-}
+_STATUS: Final = {status.value[0]: status for status in grpc.StatusCode}
+# As of the queue: what a sender waits where there are more than can be served.
+RETRY_DELAY_NS: Final = 1_000_000_000
 
 
 class GrpcioReceiver:
     """A `Receiver` at `endpoint` ("host:port", port 0 for any free one)."""
 
-    def __init__(self, endpoint: str, admit: Admit, limits: Limits, health: ServingStatus, metrics: Metrics) -> None:
+    def __init__(self, endpoint: str, queue: Queue, limits: Limits, health: ServingStatus) -> None:
         self._endpoint = endpoint
         self._limits = limits
         self._threads = CallThreads(
@@ -62,7 +45,7 @@ class GrpcioReceiver:
             at_every_turn=MemoryReturn().look,
         )
         self._health = HealthService(health)
-        self._export = _Export(admit, limits, metrics, self._threads)
+        self._export = _Export(queue, limits, self._threads)
         self._server = grpc.server(self._threads, handlers=[self._export, self._health], options=_options(limits))
         self._port = 0
 
@@ -91,16 +74,13 @@ class GrpcioReceiver:
 class _Export(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs alone
     """TraceService/Export."""
 
-    def __init__(self, admit: Admit, limits: Limits, metrics: Metrics, threads: CallThreads) -> None:
-        self._admit = admit
+    def __init__(self, queue: Queue, limits: Limits, threads: CallThreads) -> None:
+        self._queue = queue
         self._max_backlog = limits.max_backlog
-        self._requests = metrics.receiver_requests
         self._threads = threads
         self._handler = grpc.stream_unary_rpc_method_handler(self._export)
-        self._surplus = _Surplus(metrics)
+        self._surplus = _Surplus(queue)
         self._surplus_handler = grpc.stream_unary_rpc_method_handler(self._surplus)
-        self._answering = Lock()
-        self._first_time = FirstTimes()
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[bytes, bytes] | None":
         if handler_call_details.method != EXPORT_METHOD:
@@ -111,104 +91,34 @@ class _Export(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in t
         self._surplus.experimental_thread_pool.shutdown(wait=False)
 
     def _export(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
-        request = _Request(self._threads.message(messages, context), context, self._answering)
-        try:
-            self._admit((request,))
-        except Exception as error:
-            if self._first_time(type(error).__name__):
-                log.exception("a request could not be handled")
-            request.answer_if_none(Outcome.FAILED)
-        outcome = request.outcome or request.wait()
-        request.let_go()
-        if outcome is None:
-            self._requests.add(1, "abandoned")
-            return _SUCCESS  # nobody is there to read it
-        self._requests.add(1, outcome.value)
-        if outcome is not Outcome.ACCEPTED:
-            _refuse(context, outcome, request.message)
+        # A sender that gives up while it waits for a late answer is not heard of: its thread is free when that comes.
+        body = self._threads.message(messages, context)
+        code, message, retry_after_ns = self._queue.offer(body, unquote(context.peer()))
+        if code:
+            _refuse(context, code, message, retry_after_ns)
         return _SUCCESS
 
 
 class _Surplus:
     """Refuses calls beyond those that may wait for a thread. grpcio's own limit would answer that it is for good."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._requests = metrics.receiver_requests
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
         # grpcio runs the calls of a handler that has this attribute there.
         self.experimental_thread_pool = ThreadPoolExecutor(1, thread_name_prefix="surplus")
 
     def __call__(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:  # noqa: ARG002 - not taken
-        self._requests.add(1, Outcome.BUSY.value)
-        _refuse(context, Outcome.BUSY, "")
+        self._queue.refused(Outcome.BUSY.value)
+        _refuse(context, grpc.StatusCode.UNAVAILABLE.value[0], "too many requests at once", RETRY_DELAY_NS)
         return _SUCCESS
 
 
-class _Request:
-    """A `RawRequest`. Nothing to wait on is made before somebody has to wait."""
-
-    __slots__ = ("_answered", "_answering", "_context", "_peer", "body", "message", "outcome")
-
-    def __init__(self, body: bytes, context: grpc.ServicerContext, answering: Lock) -> None:
-        """`answering` is shared by all requests: it is held for a moment, and a lock each costs more."""
-        self.body = body
-        self.outcome: Outcome | None = None
-        self.message = ""
-        self._context: grpc.ServicerContext | None = context
-        self._peer = ""
-        self._answering = answering
-        self._answered: Event | None = None
-
-    def peer(self) -> str:
-        context = self._context
-        return unquote(self._peer if context is None else context.peer())
-
-    def let_go(self) -> None:
-        """The call is over, though its request may be held for long.
-
-        As long as anything refers to a call, core counts it among the streams of its connection.
-        """
-        assert self._context is not None
-        self._peer = self._context.peer()
-        self._context = None
-
-    def reply(self, outcome: Outcome, message: str = "") -> None:
-        first = self.answer_if_none(outcome, message)
-        if first is not None:
-            raise AlreadyAnsweredError(first, outcome)
-
-    def answer_if_none(self, outcome: Outcome, message: str = "") -> Outcome | None:
-        """The answer that was there before, if one was."""
-        with self._answering:
-            if self.outcome is not None:
-                return self.outcome
-            self.outcome = outcome
-            self.message = message
-            answered = self._answered
-        if answered is not None:
-            answered.set()
-        return None
-
-    def wait(self) -> Outcome | None:
-        """Block until there is an answer, or nobody to read it any more: None."""
-        answered = Event()
-        with self._answering:
-            self._answered = answered
-            if self.outcome is not None:
-                return self.outcome
-        assert self._context is not None
-        if self._context.add_callback(answered.set):
-            answered.wait()
-        return self.outcome
-
-
-def _refuse(context: grpc.ServicerContext, outcome: Outcome, message: str) -> None:
+def _refuse(context: grpc.ServicerContext, code: int, message: str, retry_after_ns: int | None) -> None:
     """Raises, which is how grpcio ends a call early."""
-    code, default = _REFUSALS[outcome]
-    if outcome is Outcome.BUSY:
-        details = unavailable_with_retry_info(default, RETRY_DELAY_NS)
+    if retry_after_ns is not None:
+        details = unavailable_with_retry_info(message, retry_after_ns)
         context.set_trailing_metadata(((DETAILS_KEY, details),))
-        message = default  # the one inside the details
-    context.abort(code, message or default)
+    context.abort(_STATUS[code], message)
 
 
 def _options(limits: Limits) -> Sequence[tuple[str, int]]:

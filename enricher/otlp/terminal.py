@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from threading import Thread
 from typing import Final, TextIO
 
-from enricher.otlp.queue import BoundedQueue, Reservation
+from enricher._native import Entry, Queue
 from enricher.otlp.terminal_text import coloured, lines_of, plain
 from enricher.otlp.terminal_traces import Trace, TraceGatherer
 from enricher.telemetry.logs import FirstTimes, get_logger
@@ -30,7 +30,7 @@ class TerminalExporter:
 
     def __init__(
         self,
-        queue: BoundedQueue,
+        queue: Queue,
         metrics: Metrics,
         *,
         stream: TextIO | None = None,
@@ -64,7 +64,7 @@ class TerminalExporter:
         # A terminal that was stopped (Ctrl-S) may hold the thread for good; it does not hold the process.
         self._thread.join(grace_s)
         while left := self._queue.take(_MAX_TAKEN_BYTES):
-            spans = sum(reservation.spans for reservation in left)
+            spans = sum(entry.spans for entry in left)
             self._metrics.exporter_send_failed_spans.add(spans, "shutdown")
             self._queue.release(left)
 
@@ -72,27 +72,27 @@ class TerminalExporter:
         while not self._queue.finished:
             nothing_due = not self._chosen and not len(self._gatherer)
             batch = self._queue.take(_MAX_TAKEN_BYTES, None if nothing_due else _TURN_S)
-            for reservation in batch:
-                self._gather(reservation)
+            for entry in batch:
+                self._gather(entry)
             self._queue.release(batch)
             self._show_some()
         self._choose(self._gatherer.rest())
         self._show()
 
-    def _gather(self, reservation: Reservation) -> None:
+    def _gather(self, entry: Entry) -> None:
         from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
         if self._broken:
-            self._metrics.exporter_send_failed_spans.add(reservation.spans, "output_gone")
+            self._metrics.exporter_send_failed_spans.add(entry.spans, "output_gone")
             return
         try:
-            request = ExportTraceServiceRequest.FromString(reservation.body)
+            request = ExportTraceServiceRequest.FromString(entry.body)
             self._gatherer.add(request, self._clock_ns())
         except Exception:  # what cannot be shown must not end the thread that shows the rest
             log.exception("a request could not be shown")
-            self._metrics.exporter_send_failed_spans.add(reservation.spans, "fault")
+            self._metrics.exporter_send_failed_spans.add(entry.spans, "fault")
         else:
-            self._metrics.exporter_sent_spans.add(reservation.spans)
+            self._metrics.exporter_sent_spans.add(entry.spans)
 
     def _show_some(self) -> None:
         """What is due, once a turn."""

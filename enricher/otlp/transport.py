@@ -1,10 +1,9 @@
-"""What a transport gives and takes: raw requests in batches, each with exactly one reply.
+"""What a transport gives and takes: requests into the queue, and what becomes ready out of it.
 
-A batch and not a request, as crossing into Python is what a native transport would pay for; a reply object and
-not a return value, as an answer may have to wait for what another thread finds out.
+A receiver offers each request to the queue (`enricher._native.Queue`), which checks it, counts it, and says what the
+sender is to be told. An exporter takes what the policy has decided. What travels between them are bytes.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar, Final, Protocol
@@ -14,42 +13,18 @@ from enricher.errors import EnricherError
 TRACE_SERVICE: Final = "opentelemetry.proto.collector.trace.v1.TraceService"
 EXPORT_METHOD: Final = f"/{TRACE_SERVICE}/Export"
 
-# What a sender is asked to wait when the queue is full. Long against the time the queue needs to make room,
-# short against what SDKs keep retrying for (about a minute).
-RETRY_DELAY_NS: Final = 1_000_000_000
-
 
 class Outcome(Enum):
-    """What became of a request. In brackets: what the sender gets, by the OTLP specification."""
+    """What became of a request, for the counters. In brackets: what the sender gets, by the OTLP specification."""
 
     ACCEPTED = "accepted"  # the bounded queue answers for it now [OK]
     MALFORMED = "malformed"  # [INVALID_ARGUMENT]
     TOO_LARGE = "too_large"  # [RESOURCE_EXHAUSTED, without RetryInfo: never to be sent again]
-    BUSY = "busy"  # the queue is full [UNAVAILABLE with RetryInfo]
+    BUSY = "busy"  # the queue is full, or memory short [UNAVAILABLE with RetryInfo]
     SHUTTING_DOWN = "shutting_down"  # [UNAVAILABLE]
     FAILED = "failed"  # a fault of this program [INTERNAL]
-
-
-class RawRequest(Protocol):
-    """One ExportTraceServiceRequest, as it came."""
-
-    @property
-    def body(self) -> bytes: ...
-
-    def peer(self) -> str:
-        """The sender: "ipv4:127.0.0.1:5555", "ipv6:[::1]:5555" or "unix:...". Asked for only where needed,
-        as it costs a call into the transport; can be asked after the reply, too.
-        """
-
-    def reply(self, outcome: Outcome, message: str = "") -> None:
-        """Answer the sender, from any thread. `message` is for a person to read; "" takes a default.
-
-        A second call raises AlreadyAnsweredError. A sender that has gone meanwhile is no error.
-        """
-
-
-Admit = Callable[[Sequence[RawRequest]], None]
-"""Called from a thread of the receiver. Replies to every request, mostly before it returns."""
+    UNAUTHENTICATED = "unauthenticated"  # [UNAUTHENTICATED]
+    ABANDONED = "abandoned"  # its sender has gone before it was whole
 
 
 class Receiver(Protocol):
@@ -109,17 +84,6 @@ class Limits:
     handler_threads: int = 4
     # With those for calls whose message is still coming, which hold up to `max_message_bytes` each.
     max_handler_threads: int = 32
-
-
-class AlreadyAnsweredError(EnricherError):
-    """A second reply to one request: a fault of this program."""
-
-    code: ClassVar[str] = "already_answered"
-
-    def __init__(self, first: Outcome, second: Outcome) -> None:
-        super().__init__(f"a request that was answered {first.value} was to be answered {second.value}")
-        self.first = first
-        self.second = second
 
 
 class CannotListenError(EnricherError):

@@ -22,6 +22,11 @@ class Journal:
             index.tap(True)
             recorder.start()
 
+    @property
+    def joins(self) -> bool:
+        """Whether requests may be joined before they are decided: a recording has each by itself, and its peer."""
+        return self._recorder is None
+
     def polled(self, monotonic_ns: int, realtime_ns: int) -> None:
         """To be called after each poll of the index, with what it was told of the clocks before."""
         self.recent.forget(monotonic_ns)
@@ -37,9 +42,9 @@ class Journal:
             self._recorder.add(Evidence(monotonic_ns, records))
 
     def came(self, number: int, request: Request, now_ns: int) -> None:
-        """`number` is the request's own, for as long as this process lives."""
+        """`number` is the request's own, for as long as this process lives. It comes from one peer: see `joins`."""
         if self._recorder:
-            self._recorder.add(Arrival(number, now_ns, request.peer(), request.scanned.body))
+            self._recorder.add(Arrival(number, now_ns, request.peer(0), request.scanned.body))
 
     def decided(self, request: Request, decision: Decision) -> None:
         if decision.verdict is not Verdict.OPEN:

@@ -34,7 +34,7 @@ class Decided:
     def size(self) -> int:
         """About what it takes in memory, in bytes."""
         spans = self.request.scanned.span_count * _OF_A_SPAN
-        return _OF_A_REQUEST + spans + len(self.body) + len(self.decision.body)
+        return _OF_A_REQUEST + spans + self.request.scanned.size + len(self.decision.body)
 
 
 class Recent:

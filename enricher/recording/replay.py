@@ -103,8 +103,7 @@ class Replay:
             scanned = ScannedRequest.scan(arrival.body)
         except MalformedRequest:
             return  # nobody takes such a request, so nobody has recorded it: its decisions are passed over, too
-        peer = arrival.peer
-        request = Request(scanned, lambda: peer)
+        request = Request(scanned, ((0, arrival.peer),))
         self._undecided[arrival.number] = request
         self.joiner.saw(request)
 
@@ -133,11 +132,11 @@ class Replay:
             return Verdict.FAULT, body, error
         if isinstance(decision, OpenUntil):
             return Verdict.OPEN, body, None
-        if decision is body:
+        if decision.body is None:
             return Verdict.UNTOUCHED, body, None
-        if len(decision) > self._head.max_body_bytes:
+        if len(decision.body) > self._head.max_body_bytes:
             return Verdict.TOO_LARGE, body, None
-        return Verdict.CHANGED, decision, None
+        return Verdict.CHANGED, decision.body, None
 
     def _window(self, settled_ns: int | None) -> Window:
         return Window(tail_ns=self._head.tail_ns, threshold_ns=self._head.threshold_ns, settled_ns=settled_ns)

@@ -66,15 +66,6 @@ class Metrics:
     def __init__(self) -> None:
         self._counters: list[Counter] = []
         self._sources: list[Source] = []
-        self.receiver_requests = self._counter(
-            "receiver_requests", "requests that were answered, by what the answer was", "outcome"
-        )
-        self.receiver_accepted_spans = self._counter(
-            "receiver_accepted_spans", "spans that were accepted into the queue"
-        )
-        self.receiver_refused_spans = self._counter(
-            "receiver_refused_spans", "spans that were not accepted; their sender was told", "outcome"
-        )
         self.exporter_sent_spans = self._counter("exporter_sent_spans", "spans that the backend has taken")
         self.exporter_send_failed_spans = self._counter(
             "exporter_send_failed_spans",

@@ -15,6 +15,7 @@ pub mod prefetch;
 pub mod protobuf;
 #[cfg(feature = "extension-module")]
 mod python;
+pub mod queue;
 pub mod recent;
 pub mod records;
 pub mod ring;
@@ -34,5 +35,6 @@ use pyo3::prelude::*;
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     python::request::register(module)?;
     python::log::register(module)?;
+    python::queue::register(module)?;
     python::evidence::register(module)
 }

@@ -327,6 +327,31 @@ fn plain_attribute(rest: &[u8]) -> Option<(usize, usize)> {
 }
 
 impl Scan {
+    /// An empty one with room for so many spans.
+    pub fn with_room(spans: usize) -> Self {
+        Self { spans: Vec::with_capacity(spans), ..Self::default() }
+    }
+
+    /// Makes it the scan of its body and, behind that, of another one: requests concatenate. `at`: where the
+    /// other body begins.
+    pub fn append(&mut self, other: &Self, at: u32) {
+        let moved = |extent: Extent| Extent {
+            length_at: extent.length_at + at,
+            start: extent.start + at,
+            end: extent.end + at,
+        };
+        let (scopes, resources) = (self.scopes.len() as u32, self.resources.len() as u32);
+        self.spans.extend(other.spans.iter().map(|span| SpanRecord {
+            extent: moved(span.extent),
+            scope: span.scope + scopes,
+            ..*span
+        }));
+        self.scopes.extend(other.scopes.iter().map(|(extent, of)| (moved(*extent), of + resources)));
+        self.resources.extend(other.resources.iter().map(|extent| moved(*extent)));
+        self.last_end_unix_ns = self.last_end_unix_ns.max(other.last_end_unix_ns);
+        self.last_tail_end_unix_ns = self.last_tail_end_unix_ns.max(other.last_tail_end_unix_ns);
+    }
+
     /// All that is read of one span, from the body that was scanned.
     pub fn fields<'a>(&self, body: &'a [u8], ordinal: usize) -> SpanFields<'a> {
         // It was read before without an error, and a Request never changes.

@@ -8,12 +8,13 @@ import grpc
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
+from enricher._native import Queue
 from enricher.config.model import OtlpGrpcExporter, RetryOnFailure, SendingQueue
 from enricher.otlp.grpcio_exporter import GrpcioExporter
-from enricher.otlp.queue import BoundedQueue
 from enricher.telemetry.metrics import Metrics
 from tests.e2e.testbed.processes import free_port, wait_until
 from tests.e2e.transport import Answer, Backend, accept, names, refuse, request
+from tests.queue_entries import ready
 
 MS = 1_000_000
 S = 1_000_000_000
@@ -33,7 +34,7 @@ class Line:
         **settings: object,
     ) -> None:
         self.metrics = Metrics()
-        self.queue = BoundedQueue(10_000)
+        self.queue = Queue(10_000, 128 << 20, 64 << 20)
         self.exporter = GrpcioExporter(
             OtlpGrpcExporter(
                 endpoint=f"127.0.0.1:{port}",
@@ -50,8 +51,7 @@ class Line:
 
     def accept(self, *bodies: bytes) -> None:
         """All of them are ready at once, so that one joined request can take them."""
-        reservations = [self.queue.reserve(body, len(names(body))) for body in bodies]
-        self.queue.put([reservation for reservation in reservations if reservation is not None])
+        ready(self.queue, *bodies)
         self.accepted += sum(len(names(body)) for body in bodies)
 
     def sent(self) -> int:
@@ -65,7 +65,7 @@ class Line:
 
     def settled(self) -> None:
         """Wait until nothing is in the queue, and check the accounts."""
-        wait_until(lambda: self.queue.statistics().requests == 0, "the queue to be empty")
+        wait_until(lambda: self.queue.statistics()["requests"] == 0, "the queue to be empty")
         assert self.sent() + sum(self.failed().values()) == self.accepted
 
 
@@ -416,7 +416,7 @@ def test_a_stop_delivers_what_is_in_the_queue() -> None:
         made.exporter.start()
         made.exporter.stop(20.0)
         assert (made.sent(), made.failed()) == (100, {})
-        assert made.queue.statistics().requests == 0
+        assert made.queue.statistics()["requests"] == 0
         assert not made.exporter.alive
 
 
@@ -427,7 +427,7 @@ def test_a_stop_counts_what_it_could_not_deliver_in_time() -> None:
     made.exporter.start()
     made.exporter.stop(0.05)
     assert (made.sent(), made.failed()) == (0, {"shutdown": 10})
-    assert made.queue.statistics().requests == 0
+    assert made.queue.statistics()["requests"] == 0
 
 
 def test_a_stop_cuts_off_a_backend_that_does_not_answer() -> None:

@@ -46,7 +46,7 @@ def request(*spans: Sent, peer: str = PEER) -> Request:
         span.start_time_unix_nano = CLOCK_NS + int(sent.start_ms * MS)
         span.end_time_unix_nano = CLOCK_NS + int(sent.end_ms * MS)
         span.attributes.extend(_attributes(sent.attributes))
-    return Request(ScannedRequest.scan(made.SerializeToString()), lambda: peer)
+    return Request(ScannedRequest.scan(made.SerializeToString()), ((0, peer),))
 
 
 def claims(body: bytes) -> list[dict[str, object]]:

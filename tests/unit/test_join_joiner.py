@@ -9,7 +9,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from enricher.evidence.records import EventFlag, Peer, WaitKind
 from enricher.join.assembly import assembled
-from enricher.join.joiner import Joiner, OpenUntil
+from enricher.join.joiner import AS_IT_CAME, Joined, Joiner, OpenUntil
 from enricher.join.methods.method import Request
 from tests.unit.evidence_log import FULL, GOID, MS, TGID, Log, call, loss, process, sender, span, span_end, wait
 from tests.unit.span_requests import WINDOW, Sent, claims, request
@@ -34,14 +34,15 @@ def joiner(log: Log, *, stamp_all: bool = False) -> Joiner:
 def left(made: Joiner, sent: Request) -> list[dict[str, object]]:
     made.saw(sent)
     decided = made.decide(sent, WINDOW)
-    assert isinstance(decided, bytes)
-    return claims(decided)
+    assert isinstance(decided, Joined)
+    assert decided.body is None or decided.body != sent.scanned.body
+    return claims(sent.scanned.body if decided.body is None else decided.body)
 
 
-def test_a_request_of_which_nothing_is_known_leaves_as_the_same_object(log: Log) -> None:
+def test_a_request_of_which_nothing_is_known_leaves_as_it_came(log: Log) -> None:
     log.write(process(flags=FULL), watermark_ms=500)
     sent = request(Sent(A, 100, 150))
-    assert joiner(log).decide(sent, WINDOW) is sent.scanned.body
+    assert joiner(log).decide(sent, WINDOW) is AS_IT_CAME
 
 
 def test_a_better_method_wins_and_a_worse_one_has_the_rest(log: Log) -> None:
@@ -171,5 +172,5 @@ def test_without_the_processor_everything_passes(log: Log) -> None:
     sent = request(Sent(A, 100, 150))
     passing = assembled(log.index, enriching=False, stamp_all=True)
     passing.saw(sent)
-    assert passing.decide(sent, WINDOW) is sent.scanned.body
+    assert passing.decide(sent, WINDOW) is AS_IT_CAME
     assert passing.explain(sent, 0, WINDOW).trials == ()

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from enricher.otlp.queue import BoundedQueue
+from enricher._native import Queue
 from enricher.otlp.terminal import TerminalExporter
 from enricher.otlp.terminal_text import claims_in_words, coloured, duration, lines_of, plain
 from enricher.otlp.terminal_traces import ShownSpan, Trace, TraceGatherer, placed
 from enricher.telemetry.metrics import Metrics
+from tests.queue_entries import ready
 
 S = 1_000_000_000
 MS = 1_000_000
@@ -253,15 +254,12 @@ class Terminal:
 
     def __init__(self, stream: io.StringIO | None = None) -> None:
         self.stream = stream or io.StringIO()
-        self.queue = BoundedQueue(1000)
+        self.queue = Queue(1000, 1 << 26, 1 << 24)
         self.metrics = Metrics()
         self.exporter = TerminalExporter(self.queue, self.metrics, stream=self.stream)
 
     def run(self, *bodies: bytes) -> str:
-        for body in bodies:
-            reservation = self.queue.reserve(body, 1)
-            assert reservation is not None
-            self.queue.put([reservation])
+        ready(self.queue, *bodies)
         self.exporter.start()
         self.exporter.stop(10)
         return self.stream.getvalue()
@@ -273,7 +271,7 @@ def test_what_is_still_gathered_is_shown_at_the_end_and_every_span_is_counted() 
     assert "GET /a" in text
     assert "\x1b" not in text  # no terminal
     assert terminal.metrics.exporter_sent_spans.total() == 1
-    assert terminal.queue.statistics().requests == 0
+    assert terminal.queue.statistics()["requests"] == 0
 
 
 def test_of_more_traces_than_can_be_read_those_with_evidence_come_first_and_the_rest_is_counted() -> None:
@@ -291,7 +289,9 @@ def test_a_reader_that_has_gone_does_not_end_the_exporter() -> None:
 
 def test_a_request_that_cannot_be_shown_is_counted_and_the_next_one_is_shown() -> None:
     terminal = Terminal()
-    text = terminal.run(b"\xff", request(1, span(1, name="GET /a")).SerializeToString())
+    body = request(1, span(1, name="GET /a")).SerializeToString()
+    ready(terminal.queue, body, replaced_by=b"\xff")
+    text = terminal.run(body)
     assert "GET /a" in text
     assert terminal.metrics.exporter_send_failed_spans.values() == {"fault": 1}
 
@@ -312,11 +312,9 @@ def test_what_comes_after_the_output_has_gone_is_not_counted_as_sent() -> None:
 
 def test_a_process_without_standard_output_counts_its_spans_as_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
-    queue, metrics = BoundedQueue(10), Metrics()
+    queue, metrics = Queue(10, 1 << 26, 1 << 24), Metrics()
     exporter = TerminalExporter(queue, metrics)
-    reservation = queue.reserve(request(1, span(1)).SerializeToString(), 1)
-    assert reservation is not None
-    queue.put([reservation])
+    ready(queue, request(1, span(1)).SerializeToString())
     exporter.start()
     exporter.stop(10)
     assert metrics.exporter_send_failed_spans.values() == {"output_gone": 1}
@@ -326,9 +324,7 @@ def test_a_terminal_of_few_characters_gets_what_it_can_show() -> None:
     written = io.BytesIO()
     terminal = Terminal(io.TextIOWrapper(written, encoding="ascii"))  # type: ignore[arg-type]
     body = request(1, span(1, name="GET /caf\u00e9")).SerializeToString()
-    reservation = terminal.queue.reserve(body, 1)
-    assert reservation is not None
-    terminal.queue.put([reservation])
+    ready(terminal.queue, body)
     terminal.exporter.start()
     terminal.exporter.stop(10)
     assert b"GET /caf?" in written.getvalue()

@@ -9,31 +9,19 @@ from types import SimpleNamespace
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from enricher._native import MalformedLog, encode_attributes
+from enricher._native import MalformedLog, Queue, encode_attributes
 from enricher.causes import registry
 from enricher.join.explanation import Trial
 from enricher.join.joiner import Joiner
 from enricher.join.methods.method import Match, Method, Request, Window
-from enricher.otlp.queue import BoundedQueue
-from enricher.otlp.transport import Outcome
 from enricher.policy import Policy
 from enricher.recording.journal import Journal
-from enricher.telemetry.metrics import Metrics
 
 MS = 1_000_000
 DEADLINE_S = 5.0
 
 
-@dataclass
-class FakeRaw:
-    body: bytes
-    replies: list[Outcome] = field(default_factory=list)
-
-    def peer(self) -> str:
-        return "ipv4:127.0.0.1:1"
-
-    def reply(self, outcome: Outcome, message: str = "") -> None:
-        self.replies.append(outcome)
+ACCEPTED, MALFORMED, TOO_LARGE, BUSY = 0, 3, 8, 14  # gRPC's codes
 
 
 @dataclass
@@ -93,29 +81,27 @@ class FakeMethod:
 class World:
     index: FakeIndex
     method: FakeMethod
-    queue: BoundedQueue
+    queue: Queue
     policy: Policy
 
-    def send(self, body: bytes) -> FakeRaw:
-        raw = FakeRaw(body)
-        self.policy.admit([raw])
-        return raw
+    def send(self, body: bytes) -> int:
+        """The code that the sender is told."""
+        return self.queue.offer(body, "ipv4:127.0.0.1:1")[0]
 
     def leaves(self, timeout_s: float = DEADLINE_S) -> list[bytes]:
         """What is handed on next; [] if nothing is in that time."""
         taken = self.queue.take(1 << 20, timeout_s)
         self.queue.release(taken)
-        return [reservation.body for reservation in taken]
+        return [entry.body for entry in taken]
 
 
 def make_world(*, stamp_all: bool = False, max_body_bytes: int = 1 << 20, queue_size: int = 10) -> World:
-    index, method, queue = FakeIndex(), FakeMethod(), BoundedQueue(queue_size)
+    index, method, queue = FakeIndex(), FakeMethod(), Queue(queue_size, 128 << 20, max_body_bytes)
     joiner = Joiner([method], registry(), encode_attributes, stamp_all=stamp_all)
     policy = Policy(
         index,  # type: ignore[arg-type]
         joiner,
         queue,
-        Metrics(),
         Journal(index),  # type: ignore[arg-type]
         tail_ns=300 * MS,
         threshold_ns=MS,
@@ -143,8 +129,7 @@ def request(end_unix_ns: int | None = None) -> bytes:
 
 def test_a_request_leaves_as_it_came_once_the_watermark_has_passed_its_end(world: World) -> None:
     body = request()
-    raw = world.send(body)
-    assert raw.replies == [Outcome.ACCEPTED]
+    assert world.send(body) == ACCEPTED
     assert world.leaves(0.05) == []
     world.index.watermark_ns = time.monotonic_ns() + 1000 * MS
     assert world.leaves() == [body]
@@ -186,13 +171,12 @@ def test_spans_from_the_future_leave_after_the_longest_hold(world: World) -> Non
 
 
 def test_malformed_requests_are_told_so_and_nothing_leaves(world: World) -> None:
-    raw = world.send(b"\xff")
-    assert raw.replies == [Outcome.MALFORMED]
+    assert world.send(b"\xff") == MALFORMED
     assert world.leaves(0.05) == []
 
 
 def test_an_empty_request_is_accepted_and_nothing_leaves(world: World) -> None:
-    assert world.send(b"").replies == [Outcome.ACCEPTED]
+    assert world.send(b"") == ACCEPTED
     assert world.leaves(0.05) == []
 
 
@@ -204,14 +188,14 @@ def test_a_request_of_more_spans_than_its_size_can_hold_is_refused() -> None:
         scope.spans.add()
     body = made.SerializeToString()
     assert len(body) < 1024
-    assert world.send(body).replies == [Outcome.TOO_LARGE]
+    assert world.send(body) == TOO_LARGE
     world.policy.stop(0)
 
 
 def test_a_full_queue_says_busy_and_counts() -> None:
     world = make_world(queue_size=1)
-    assert world.send(request()).replies == [Outcome.ACCEPTED]
-    assert world.send(request()).replies == [Outcome.BUSY]
+    assert world.send(request()) == ACCEPTED
+    assert world.send(request()) == BUSY
     world.policy.stop(0)
 
 
@@ -246,6 +230,18 @@ def test_stamp_all_says_of_every_span_that_it_was_observed() -> None:
         "ebpf.observed": "bool_value",
     }
     world.policy.stop(0)
+
+
+def test_what_comes_together_leaves_joined_and_each_span_once(world: World) -> None:
+    world.index.silent, world.index.heartbeat_seen_ns = True, 1
+    began, go_on = threading.Event(), threading.Event()
+    world.policy.ask(lambda _joiner: (began.set(), go_on.wait(DEADLINE_S)))
+    assert began.wait(DEADLINE_S)
+    bodies = [request(end_unix_ns=number) for number in range(10**9, 10**9 + 5)]
+    for body in bodies:
+        world.send(body)
+    go_on.set()
+    assert world.leaves() == [b"".join(bodies)]
 
 
 def test_stop_hands_on_what_is_held(world: World) -> None:

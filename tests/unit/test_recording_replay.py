@@ -13,13 +13,11 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from enricher._native import EvidenceIndex
+from enricher._native import EvidenceIndex, Queue
 from enricher.cli import main as cli
 from enricher.cli.record import created
 from enricher.evidence.records import RECORD_SIZE, Event, EventKind
 from enricher.join.assembly import assembled
-from enricher.otlp.queue import BoundedQueue
-from enricher.otlp.transport import Outcome
 from enricher.policy import Policy
 from enricher.recording.entries import Arrival, ClockSample, Decision, End, EndReason, Entry, Evidence, Verdict
 from enricher.recording.file import Recording, block, preamble
@@ -80,24 +78,13 @@ DECIDED = Decision(1, 400 * MS, None, Verdict.UNTOUCHED)
 
 
 @dataclass
-class FakeRaw:
-    body: bytes
-
-    def peer(self) -> str:
-        return "ipv4:127.0.0.1:5555"
-
-    def reply(self, outcome: Outcome, message: str = "") -> None:
-        assert outcome is Outcome.ACCEPTED, message
-
-
-@dataclass
 class Live:
     """A pipeline without its ends: a real policy, index and recorder."""
 
     log: Log
     directory: Path
     recorder: Recorder | None = None
-    queue: BoundedQueue = field(default_factory=lambda: BoundedQueue(100))
+    queue: Queue = field(default_factory=lambda: Queue(100, 1 << 20, 1 << 20))
 
     def __post_init__(self) -> None:
         self.index = EvidenceIndex(self.log.fd, HEAD.retention_ns, HEAD.max_waits, HEAD.max_span_ends)
@@ -107,7 +94,6 @@ class Live:
             self.index,
             joiner,
             self.queue,
-            Metrics(),
             self.journal,
             tail_ns=HEAD.tail_ns,
             threshold_ns=HEAD.threshold_ns,
@@ -120,11 +106,11 @@ class Live:
         self.journal.close(5)
 
     def send(self, request: bytes) -> None:
-        self.policy.admit([FakeRaw(request)])
+        assert self.queue.offer(request, "ipv4:127.0.0.1:5555")[0] == 0
 
     def leaves(self) -> bytes:
-        (reservation,) = self.queue.take(1 << 20, 5.0)
-        return reservation.body
+        (entry,) = self.queue.take(1 << 20, 5.0)
+        return entry.body
 
     def now_ms(self) -> float:
         return time.monotonic_ns() / MS

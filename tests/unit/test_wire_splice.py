@@ -145,3 +145,13 @@ def test_joined_requests_are_one_request() -> None:
     body = request(2) + request(0, 1)
     assert Request.scan(body).span_count == len(spans_of(ExportTraceServiceRequest.FromString(body))) == 3
     assert varint(300, 5) == b"\xac\x82\x80\x80\x00"
+
+
+def test_spans_without_a_patch_get_the_first_fill_that_names_them() -> None:
+    one, two, three = (encode_attributes({f"fill{number}": True}) for number in (1, 2, 3))
+    scanned = Request.scan(request(3, 2))
+    filled = scanned.splice([(1, RUN)], [([4, 1], one), ([4, 2], two), (None, three)])
+    assert filled == scanned.splice([(0, three), (1, RUN), (2, two), (3, three), (4, one)])
+    assert scanned.splice([], [([2], b"")]) is scanned.body
+    with pytest.raises(IndexError):
+        scanned.splice([], [([5], one)])

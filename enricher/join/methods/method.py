@@ -1,9 +1,10 @@
 """The interface of a match method. What it may ask of the evidence index is in enricher/_native.pyi."""
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import itemgetter
 from typing import Protocol
 
 from enricher._native import Request as ScannedRequest
@@ -33,10 +34,16 @@ class Window:
 
 @dataclass(frozen=True)
 class Request:
-    """A scanned request and who sent it (`ipv4:127.0.0.1:5555`, in gRPC's notation; costs a call to learn)."""
+    """A scanned request, and who sent its spans: by the ordinal of the first, in gRPC's notation
+    (`ipv4:127.0.0.1:5555`). Several, where requests were joined."""
 
     scanned: ScannedRequest
-    peer: Callable[[], str]
+    peers: Sequence[tuple[int, str]]
+
+    def peer(self, ordinal: int) -> str:
+        """Who sent this span; "" if that is not known."""
+        at = bisect_right(self.peers, ordinal, key=itemgetter(0))
+        return self.peers[at - 1][1] if at else ""
 
     @cached_property
     def spans(self) -> Sequence[Span]:

@@ -104,12 +104,12 @@ class Origins:
             self._found.clear()
         number = request.scanned.resource_of(ordinal)
         if number not in self._found:
-            self._found[number] = self._find(request, number)
+            self._found[number] = self._find(request, number, ordinal)
         return self._found[number]
 
-    def _find(self, request: Request, number: int) -> Origin:
+    def _find(self, request: Request, number: int, ordinal: int) -> Origin:
         learned = self._learned(request, number)
-        sender = self._sender(request)
+        sender = self._sender(request, ordinal)
         if learned and sender is not None and sender not in learned:
             why = "Another process has the connection than those that sent this resource before."
             return Origin(None, why, (*learned, sender))
@@ -182,9 +182,9 @@ class Origins:
                 del known.seen[tgid]
         return tuple(known.seen)
 
-    def _sender(self, request: Request) -> int | None:
+    def _sender(self, request: Request, ordinal: int) -> int | None:
         # The observer asks whose the connections are only while there is a process that needs it.
-        return self._index.sender(request.peer()) if self._index.watched_without_span_ends else None
+        return self._index.sender(request.peer(ordinal)) if self._index.watched_without_span_ends else None
 
     def _named(self, request: Request, number: int) -> int | None:
         told = request.scanned.resource_attributes(number, (_PID, _CONTAINER, _HOST))

@@ -2,4 +2,5 @@
 //! enricher/_native.pyi.
 pub mod evidence;
 pub mod log;
+pub mod queue;
 pub mod request;

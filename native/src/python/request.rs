@@ -2,25 +2,32 @@
 
 use std::mem::MaybeUninit;
 
+use bytes::Bytes;
 use pyo3::exceptions::{PyIndexError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 use pyo3::{create_exception, ffi};
 
 use crate::attributes::{push_attribute, Value};
+use crate::python::queue::shared;
 use crate::scalars::{self, Found, Scalar};
 use crate::splice::{Patch, Plan, Refused};
 use crate::wire::{self, Extent, Scan};
 
 create_exception!(enricher._native, MalformedRequest, PyValueError);
 
+/// A run for these spans, or for all.
+type Fill<'py> = (Option<Vec<usize>>, Bound<'py, PyBytes>);
+
 /// From this size on a scan takes longer (about 50 µs) than other threads should wait for it.
 const SCAN_DETACHED_BYTES: usize = 512 * 1024;
 
 #[pyclass(frozen, module = "enricher._native")]
 pub struct Request {
-    #[pyo3(get)]
-    body: Py<PyBytes>,
+    body: Bytes,
+    /// The same as Python has it; of what came from a transport it is made when it is first asked for.
+    object: PyOnceLock<Py<PyBytes>>,
     pub scan: Scan,
 }
 
@@ -35,7 +42,19 @@ impl Request {
             py.detach(|| wire::scan(bytes))
         };
         let scan = scanned.map_err(|_| MalformedRequest::new_err("not a valid ExportTraceServiceRequest"))?;
-        Ok(Self { body: body.unbind(), scan })
+        let object = PyOnceLock::new();
+        object.set(py, body.clone().unbind()).ok();
+        Ok(Self { body: shared(body), object, scan })
+    }
+
+    #[getter]
+    fn body<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        self.object.get_or_init(py, || PyBytes::new(py, &self.body).unbind()).bind(py).clone()
+    }
+
+    #[getter]
+    fn size(&self) -> usize {
+        self.body.len()
     }
 
     #[getter]
@@ -54,7 +73,7 @@ impl Request {
     }
 
     fn spans(&self, py: Python<'_>) -> Vec<Span> {
-        let body = self.body.as_bytes(py);
+        let body = &self.body[..];
         let span = |ordinal| {
             let fields = self.scan.fields(body, ordinal);
             Span {
@@ -76,7 +95,7 @@ impl Request {
         keys: Vec<String>,
     ) -> PyResult<Bound<'py, PyDict>> {
         self.check_ordinal(ordinal)?;
-        let body = self.body.as_bytes(py);
+        let body = &self.body[..];
         to_dict(
             py,
             scalars::of_span(&self.scan, body, ordinal, |key| keys.iter().any(|wanted| wanted == key)),
@@ -89,7 +108,7 @@ impl Request {
     }
 
     fn resource<'py>(&self, py: Python<'py>, number: usize) -> PyResult<Bound<'py, PyBytes>> {
-        let resources = scalars::resources(self.body.as_bytes(py), self.resource_extent(number)?);
+        let resources = scalars::resources(&self.body[..], self.resource_extent(number)?);
         Ok(PyBytes::new(py, &resources.concat()))
     }
 
@@ -99,11 +118,17 @@ impl Request {
         number: usize,
         keys: Vec<String>,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let (body, extent) = (self.body.as_bytes(py), self.resource_extent(number)?);
+        let (body, extent) = (&self.body[..], self.resource_extent(number)?);
         to_dict(py, scalars::of_resource(body, extent, |key| keys.iter().any(|wanted| wanted == key)))
     }
 
-    fn splice<'py>(&self, py: Python<'py>, patches: &Bound<'py, PyList>) -> PyResult<Bound<'py, PyBytes>> {
+    #[pyo3(signature = (patches, fills=Vec::new()))]
+    fn splice<'py>(
+        &self,
+        py: Python<'py>,
+        patches: &Bound<'py, PyList>,
+        fills: Vec<Fill<'py>>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
         let mut runs = Vec::with_capacity(patches.len());
         for patch in patches.iter() {
             let patch = patch.cast::<PyTuple>()?;
@@ -114,15 +139,16 @@ impl Request {
         }
         let mut patches = Vec::with_capacity(runs.len());
         for (ordinal, run) in &runs {
-            let (ordinal, run) = (*ordinal, run.as_bytes());
-            if !run.is_empty() {
-                patches.push(Patch { ordinal, run });
-            }
+            patches.push(Patch { ordinal: *ordinal, run: run.as_bytes() });
         }
+        if !fills.is_empty() {
+            patches = self.filled(&patches, &fills)?;
+        }
+        patches.retain(|patch| !patch.run.is_empty());
         if patches.is_empty() {
-            return Ok(self.body.bind(py).clone());
+            return Ok(self.body(py));
         }
-        let plan = Plan::new(self.body.as_bytes(py), &self.scan, &patches).map_err(|refused| {
+        let plan = Plan::new(&self.body, &self.scan, &patches).map_err(|refused| {
             PyValueError::new_err(match refused {
                 Refused::Ordinals => "ordinals of patches must ascend and be those of spans",
                 Refused::TooLong => "the request would be longer than 2 GiB",
@@ -133,6 +159,34 @@ impl Request {
 }
 
 impl Request {
+    /// Of a body that was scanned.
+    pub fn of(body: Bytes, scan: Scan) -> Self {
+        Self { body, object: PyOnceLock::new(), scan }
+    }
+
+    /// The patches, and for each other span the run of the first fill that has it.
+    fn filled<'a>(&self, patches: &[Patch<'a>], fills: &'a [Fill<'_>]) -> PyResult<Vec<Patch<'a>>> {
+        let mut runs: Vec<Option<&[u8]>> = vec![None; self.scan.spans.len()];
+        for patch in patches {
+            self.check_ordinal(patch.ordinal)?;
+            runs[patch.ordinal] = Some(patch.run);
+        }
+        for (ordinals, run) in fills {
+            let run = run.as_bytes();
+            match ordinals {
+                None => runs.iter_mut().for_each(|chosen| *chosen = chosen.or(Some(run))),
+                Some(ordinals) => {
+                    for ordinal in ordinals {
+                        self.check_ordinal(*ordinal)?;
+                        runs[*ordinal].get_or_insert(run);
+                    }
+                }
+            }
+        }
+        let chosen = runs.into_iter().enumerate();
+        Ok(chosen.filter_map(|(ordinal, run)| run.map(|run| Patch { ordinal, run })).collect())
+    }
+
     fn check_ordinal(&self, ordinal: usize) -> PyResult<()> {
         if ordinal < self.scan.spans.len() {
             return Ok(());
