@@ -5,26 +5,82 @@ not configured is None.
 """
 
 from enricher.config.model.exporters import (
+    DebugExporter,
+    Exporter,
+    ExporterName,
     Exporters,
+    FileExporter,
+    Keepalive,
+    OtlpExporter,
     OtlpGrpcExporter,
+    OtlpHttpExporter,
     RetryOnFailure,
+    Rotation,
     SendingQueue,
+    Storage,
     TerminalExporter,
-    Tls,
 )
-from enricher.config.model.processors import DEFAULT_RING_BYTES, Ebpf, Probes, ProbeSwitch, Processors, Select
-from enricher.config.model.receivers import GrpcReceiver, OtlpReceiver, Protocols, Receivers
-from enricher.config.model.service import Logs, Metrics, Pipelines, Service, Telemetry, Traces
-from enricher.config.model.settings import Settings
+from enricher.config.model.processors import (
+    DEFAULT_RING_BYTES,
+    Ebpf,
+    Probes,
+    ProbeSwitch,
+    Processors,
+    Sampling,
+    Select,
+)
+from enricher.config.model.receivers import (
+    Cors,
+    GrpcReceiver,
+    HttpReceiver,
+    OtlpReceiver,
+    Protocols,
+    Receivers,
+)
+from enricher.config.model.security import (
+    BearerAuth,
+    ClientTls,
+    ServerTls,
+)
+from enricher.config.model.service import (
+    Control,
+    LogLevel,
+    Logs,
+    Memory,
+    Metrics,
+    MetricsPush,
+    Pipelines,
+    Service,
+    Telemetry,
+    Traces,
+)
+from enricher.config.model.settings import (
+    Settings,
+)
 
 __all__ = [
     "DEFAULT_RING_BYTES",
+    "BearerAuth",
+    "ClientTls",
+    "Control",
+    "Cors",
+    "DebugExporter",
     "Ebpf",
+    "Exporter",
+    "ExporterName",
     "Exporters",
+    "FileExporter",
     "GrpcReceiver",
+    "HttpReceiver",
+    "Keepalive",
+    "LogLevel",
     "Logs",
+    "Memory",
     "Metrics",
+    "MetricsPush",
+    "OtlpExporter",
     "OtlpGrpcExporter",
+    "OtlpHttpExporter",
     "OtlpReceiver",
     "Pipelines",
     "ProbeSwitch",
@@ -33,12 +89,15 @@ __all__ = [
     "Protocols",
     "Receivers",
     "RetryOnFailure",
+    "Rotation",
+    "Sampling",
     "Select",
     "SendingQueue",
+    "ServerTls",
     "Service",
     "Settings",
+    "Storage",
     "Telemetry",
     "TerminalExporter",
-    "Tls",
     "Traces",
 ]

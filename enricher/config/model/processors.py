@@ -1,10 +1,11 @@
 """processors: what is done to spans."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
-from enricher.config.durations import MINUTE, MS, SECOND
-from enricher.config.values import Duration, PowerOfTwo, Texts
+from enricher.config.durations import HOUR, MINUTE, MS, SECOND
+from enricher.config.values import Duration, Flag, PowerOfTwo, Real, Texts
 
 # At 34,000 spans/s, the most measured for one service, this holds half a second. The kernel maps a ring twice, and all
 # of it counts as resident.
@@ -51,5 +52,26 @@ class Ebpf:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """processors.sampling: what is kept in any case, and how much of the rest."""
+
+    SUMMARY: ClassVar[str] = "keeps spans with kernel evidence, errors and slow ones, and a ratio of the rest"
+
+    ratio: Annotated[float, Real(0, 1)] = 1.0
+    slow_ns: Annotated[int, Duration(1 * MS, 24 * HOUR)] = 1 * SECOND
+    keep_errors: Annotated[bool, Flag()] = True
+    keep_evidence: Annotated[bool, Flag()] = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Processors:
+    ELSEWHERE: ClassVar[Mapping[str, str]] = {
+        "batch": "requests are joined on their way out without it",
+        "memory_limiter": "set service.memory",
+        "probabilistic_sampler": "write sampling, with ratio from 0 to 1",
+        "tail_sampling": "write sampling, which keeps slow spans, errors and those with kernel evidence",
+        "attributes": "ebpf adds what it finds; other attributes are for a collector to change",
+    }
+
     ebpf: Ebpf = field(default_factory=Ebpf)
+    sampling: Sampling = field(default_factory=Sampling)

@@ -1,11 +1,12 @@
 """All sections together."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Self
+from typing import ClassVar, Self
 
-from enricher.config.model.exporters import Exporters, OtlpGrpcExporter, TerminalExporter
-from enricher.config.model.processors import Ebpf, Processors
-from enricher.config.model.receivers import GrpcReceiver, Receivers
+from enricher.config.model.exporters import Exporter, Exporters, TerminalExporter
+from enricher.config.model.processors import Ebpf, Processors, Sampling
+from enricher.config.model.receivers import GrpcReceiver, HttpReceiver, Receivers
 from enricher.config.model.service import Service
 
 
@@ -13,25 +14,46 @@ from enricher.config.model.service import Service
 class Settings:
     """A whole configuration. The default is what runs with no file: spans are shown on the terminal."""
 
+    ELSEWHERE: ClassVar[Mapping[str, str]] = {
+        "extensions": Service.ELSEWHERE["extensions"],
+        "connectors": "spans go one way, from otlp to the exporter",
+    }
+
     receivers: Receivers = field(default_factory=Receivers)
     processors: Processors = field(default_factory=Processors)
     exporters: Exporters = field(default_factory=lambda: Exporters(terminal=TerminalExporter()))
     service: Service = field(default_factory=Service)
 
     @property
-    def grpc(self) -> GrpcReceiver:
+    def grpc(self) -> GrpcReceiver | None:
+        """None where gRPC is not received."""
         return self.receivers.otlp.protocols.grpc
+
+    @property
+    def http(self) -> HttpReceiver | None:
+        """None where HTTP is not received."""
+        return self.receivers.otlp.protocols.http
+
+    @property
+    def max_recv_bytes(self) -> int:
+        """Of the largest request that any receiver takes."""
+        return max(receiver.max_recv_bytes for receiver in (self.grpc, self.http) if receiver)
 
     @property
     def ebpf(self) -> Ebpf | None:
         """None where the pipeline leaves the processor out: spans then pass through untouched."""
-        return self.processors.ebpf if self.service.pipelines.traces.processors else None
+        return self.processors.ebpf if "ebpf" in self.service.pipelines.traces.processors else None
 
     @property
-    def exporter(self) -> OtlpGrpcExporter | TerminalExporter:
+    def sampling(self) -> Sampling | None:
+        """None where the pipeline leaves the processor out: every span is kept."""
+        return self.processors.sampling if "sampling" in self.service.pipelines.traces.processors else None
+
+    @property
+    def exporter(self) -> Exporter:
         """The one exporter that the pipeline names; reading has made sure that it is configured."""
         exporter = getattr(self.exporters, self.service.pipelines.traces.exporters[0])
-        assert isinstance(exporter, OtlpGrpcExporter | TerminalExporter)
+        assert isinstance(exporter, Exporter)
         return exporter
 
     def to_json(self) -> str:
