@@ -70,7 +70,8 @@ class Pipeline:
 
     def __init__(self, settings: Settings, log_fd: int, recorder: Recorder | None = None) -> None:
         ebpf = settings.ebpf or Ebpf()
-        limits = Limits(max_message_bytes=settings.grpc.max_recv_bytes)
+        assert settings.grpc is not None
+        limits = Limits(max_message_bytes=settings.max_recv_bytes)
         metrics = Metrics()
         exporter = settings.exporter
         queue_size = (
@@ -171,6 +172,7 @@ def main() -> int:
         return CANNOT_START
     gc.collect()
     gc.freeze()  # what is alive now stays: no need to look through it at every collection
+    assert settings.grpc is not None
     host = settings.grpc.endpoint.rpartition(":")[0]
     log.info("spans are taken", endpoint=f"{host}:{port}", exporter=_destination(settings), uid=os.getuid())
     while signal.sigtimedwait({signal.SIGTERM}, CHECK_EVERY_S) is None:
@@ -198,7 +200,7 @@ def head_of(settings: Settings) -> Head:
         retention_ns=ebpf.retention_ns,
         max_waits=MAX_WAITS,
         max_span_ends=MAX_SPAN_ENDS,
-        max_body_bytes=settings.grpc.max_recv_bytes,
+        max_body_bytes=settings.max_recv_bytes,
     )
 
 

@@ -74,7 +74,11 @@ def diagnose(settings: Settings) -> Diagnosis:
     needs = (
         *examine(probes_loaded=all(ok for _, ok, _ in loaded)),
         *probes(loaded),
-        ports.port("receiver's port", settings.grpc.endpoint, "`enricher run` does not start"),
+        *(
+            ports.port("receiver's port", receiver.endpoint, "`enricher run` does not start")
+            for receiver in (settings.grpc, settings.http)
+            if receiver and receiver.port is not None
+        ),
         ports.port(
             "metrics' port",
             settings.service.telemetry.metrics.address,

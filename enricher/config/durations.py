@@ -12,6 +12,10 @@ UNIT_NS = {
     "m": 60_000_000_000,
     "h": 3_600_000_000_000,
 }
+MS = UNIT_NS["ms"]
+SECOND = UNIT_NS["s"]
+MINUTE = UNIT_NS["m"]
+HOUR = UNIT_NS["h"]
 LONGEST_NS = 2**63 - 1
 
 _PART = re.compile(r"(?P<whole>\d{0,19})(?:\.(?P<fraction>\d{0,19}))?(?P<unit>ns|us|µs|μs|ms|s|m|h)", re.ASCII)

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 from enricher.config import environment
 from enricher.config.conflicts import TRACES, conflicts
-from enricher.config.model import Settings
+from enricher.config.model import ExporterName, Settings
 from enricher.config.problems import ConfigError, KeyPath, Problem
 from enricher.config.tree import build
 from enricher.config.yaml_file import Document, read
@@ -21,7 +22,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     problems = list(document.problems)
     known = {problem.path for problem in problems}
     variables = _apply(environ, document.tree, problems)
-    _name_exporter(document.tree)
+    _name_components(document.tree)
     settings = build(Settings, document.tree, (), problems)
     if settings is not None:
         problems.extend(conflicts(settings))
@@ -48,41 +49,55 @@ def _document(path: Path | None, environ: Mapping[str, str]) -> Document:
 def _apply(environ: Mapping[str, str], tree: dict[str, object], problems: list[Problem]) -> dict[KeyPath, str]:
     """Put into `tree` what the environment says; the variable of each path that it set.
 
-    The environment speaks of the exporter otlp_grpc where the file configures it, and names it where the file
-    names no exporter at all. A file that asks for the terminal gets the terminal.
+    The environment speaks of the exporter of OTLP that the pipeline has, and names one where the file names no
+    exporter at all. A file that asks for the terminal gets the terminal.
     """
+    named = _section(tree, TRACES).get("exporters")
     if not tree.get("exporters"):
-        named = _section(tree, TRACES).get("exporters")
-        by_environment = environment.names_backend(environ) and (not named or named == ["otlp_grpc"])
-        tree["exporters"] = {"otlp_grpc": {}} if by_environment else {"terminal": {}}
+        name = environment.exporter_of(environ)
+        if isinstance(named, list) and named:
+            name = named[0] if name and len(named) == 1 and named[0] in environment.EXPORTERS else None
+        tree["exporters"] = {name or "terminal": {}}
     exporters = tree["exporters"]
-    if not isinstance(exporters, dict) or "otlp_grpc" not in exporters:
+    if not isinstance(exporters, dict):
         return {}
-    if exporters["otlp_grpc"] is None:
-        exporters["otlp_grpc"] = {}
-    exporter = exporters["otlp_grpc"]
+    meant = [
+        name
+        for name in environment.EXPORTERS
+        if name in exporters and (not isinstance(named, list) or name in named)
+    ]  # fmt: skip
     variables: dict[KeyPath, str] = {}
-    if isinstance(exporter, dict):
-        for override in environment.overrides(environ, problems):
-            exporter[override.path[-1]] = override.value
+    if len(meant) != 1:
+        return variables
+    exporter = exporters[meant[0]]
+    for override in environment.overrides(environ, meant[0], exporter, problems):
+        if _put(tree, override.path, override.value):
             variables[override.path] = override.variable
     return variables
 
 
-def _name_exporter(tree: dict[str, object]) -> None:
-    """A pipeline that names no exporter has the one that is configured."""
-    exporters = tree["exporters"]
-    if not isinstance(exporters, dict) or "exporters" in _section(tree, TRACES):
-        return
+def _put(tree: dict[str, object], path: KeyPath, value: object) -> bool:
+    """Sets what is at `path`. False: something else than a section is on the way, which `build` tells."""
     at = tree
-    for key in TRACES:
-        if at.get(key) is None:
-            at[key] = {}
-        section = at[key]
+    for key in path[:-1]:
+        if at.get(str(key)) is None:
+            at[str(key)] = {}
+        section = at[str(key)]
         if not isinstance(section, dict):
-            return  # `build` tells what is wrong with it
+            return False
         at = section
-    at["exporters"] = [name for name in exporters if name in ("otlp_grpc", "terminal")]
+    at[str(path[-1])] = value
+    return True
+
+
+def _name_components(tree: dict[str, object]) -> None:
+    """A pipeline that does not name its exporter or its processors has those that are configured."""
+    exporters, processors = tree["exporters"], tree.get("processors")
+    named = _section(tree, TRACES)
+    if isinstance(exporters, dict) and "exporters" not in named:
+        _put(tree, (*TRACES, "exporters"), [name for name in exporters if name in get_args(ExporterName)])
+    if isinstance(processors, dict) and "sampling" in processors and "processors" not in named:
+        _put(tree, (*TRACES, "processors"), ["ebpf", "sampling"])
 
 
 def _section(tree: dict[str, object], path: tuple[str, ...]) -> dict[str, object]:

@@ -4,12 +4,12 @@ Everything here is derived from the model's annotations, so that a setting is de
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from enricher.config.problems import KeyPath, Problem
-from enricher.config.values import Choice, Rejected, Texts, ValueType, nearest, shown
+from enricher.config.values import Choice, Headers, Rejected, Secret, Texts, ValueType, nearest, shown
 
 Model = TypeVar("Model")
 
@@ -22,28 +22,36 @@ class Setting:
     field: str
     section: type[Any] | None
     value: ValueType | None
+    needed: bool  # it has no default
+    nullable: bool  # its default is None
+
+
+_KNOWN: dict[type[Any], Mapping[str, Setting]] = {}  # hints are resolved once
 
 
 def settings_of(model: type[Any]) -> Mapping[str, Setting]:
     """The settings of one class of the model by their keys in the file."""
-    hints = get_type_hints(model, include_extras=True)
-    settings = (_setting(field.name, hints[field.name]) for field in fields(model))
-    return {setting.key: setting for setting in settings}
+    if model not in _KNOWN:
+        hints = get_type_hints(model, include_extras=True)
+        settings = (_setting(found, hints[found.name]) for found in fields(model))
+        _KNOWN[model] = {setting.key: setting for setting in settings}
+    return _KNOWN[model]
 
 
-def _setting(field: str, hint: object) -> Setting:
+def _setting(found: "Field[Any]", hint: object) -> Setting:
+    needed = found.default is MISSING and found.default_factory is MISSING
+    nullable = found.default is None
     if get_origin(hint) is UnionType:
         (hint,) = (member for member in get_args(hint) if member is not NoneType)
     if is_dataclass(hint):
-        return Setting(field, field, section=hint if isinstance(hint, type) else None, value=None)
-    return Setting(field.removesuffix("_ns"), field, section=None, value=_value_type(hint))
+        section = hint if isinstance(hint, type) else None
+        return Setting(found.name, found.name, section, None, needed, nullable)
+    return Setting(found.name.removesuffix("_ns"), found.name, None, _value_type(hint), needed, nullable)
 
 
 def _value_type(hint: object) -> ValueType:
     if get_origin(hint) is Literal:
         return Choice(get_args(hint))
-    if get_origin(hint) is tuple:
-        return Texts(of=Choice(get_args(get_args(hint)[0])))
     value_type: ValueType = get_args(hint)[1]  # Annotated[type, value type]
     return value_type
 
@@ -51,13 +59,15 @@ def _value_type(hint: object) -> ValueType:
 def build(model: type[Model], raw: object, path: KeyPath, problems: list[Problem]) -> Model | None:
     """A `model` of the plain tree `raw`, absent keys at their defaults; what is wrong goes to `problems`.
 
-    None where something was wrong with it. A section with no value (`grpc:`) is one of defaults, as in the
-    collector.
+    None where something was wrong with it. A component with no value (`grpc:`) is one of defaults, as in the
+    collector; another section with no value is as if it were not there.
     """
     if raw is None:
         raw = {}
     if not isinstance(raw, Mapping):
-        problems.append(Problem(path, f"{shown(raw)} is not a mapping of keys to values"))
+        # What stands where a section with secrets belongs may be one.
+        told = "a text" if isinstance(raw, str) and _has_secrets(model) else shown(raw)
+        problems.append(Problem(path, f"{told} is not a mapping of keys to values"))
         return None
     known = settings_of(model)
     found = len(problems)
@@ -67,10 +77,19 @@ def build(model: type[Model], raw: object, path: KeyPath, problems: list[Problem
         if setting is None:
             problems.append(_unknown(model, key, path))
         elif setting.section is not None:
-            arguments[setting.field] = build(setting.section, raw_value, (*path, key), problems)
+            if raw_value is not None or getattr(model, "OF_COMPONENTS", False):
+                arguments[setting.field] = build(setting.section, raw_value, (*path, key), problems)
+        elif raw_value is None and setting.nullable:
+            arguments[setting.field] = None
         elif setting.value is not None:
             arguments[setting.field] = _read(setting.value, raw_value, (*path, key), problems)
+    lacking = [setting.key for setting in known.values() if setting.needed and setting.key not in raw]
+    problems.extend(Problem((*path, key), "this is needed") for key in lacking)
     return model(**arguments) if len(problems) == found else None
+
+
+def _has_secrets(model: type[Any]) -> bool:
+    return any(isinstance(setting.value, Secret | Headers) for setting in settings_of(model).values())
 
 
 def _read(value_type: ValueType, raw: object, path: KeyPath, problems: list[Problem]) -> object:
@@ -90,14 +109,16 @@ def _read_one(read: Callable[[object], object], raw: object, path: KeyPath, prob
 
 def _unknown(model: type[Any], key: str, path: KeyPath) -> Problem:
     known = tuple(settings_of(model))
-    missing = getattr(model, "MISSING", {}).get(key)
+    elsewhere = getattr(model, "ELSEWHERE", {}).get(_kind(key))
     near = nearest(key, known)
-    if missing:
-        message = missing
+    if elsewhere:
+        message = f"not known here: {elsewhere}"
+    elif _kind(key) in known and _kind(key) != key:
+        message = f"there is one {_kind(key)} here, without a name of its own: write {_kind(key)}"
     elif near:
         message = f"unknown key, did you mean {near}?"
-    elif elsewhere := _place_of(key):
-        message = f"unknown key here, it belongs under {elsewhere}"
+    elif place := _place_of(key):
+        message = f"unknown key here, it belongs under {place}"
     elif known:
         message = f"unknown key, the known ones are {', '.join(known)}"
     else:
@@ -105,12 +126,17 @@ def _unknown(model: type[Any], key: str, path: KeyPath) -> Problem:
     return Problem((*path, key), message, nearest=near)
 
 
+def _kind(key: str) -> str:
+    """Of a component as the collector names it: `otlp/second` is of the kind otlp."""
+    return key.partition("/")[0]
+
+
 def _place_of(key: str) -> str | None:
-    """The section that has this key, where one and only one has."""
+    """The sections that have this key, where they are few."""
     from enricher.config.model import Settings
 
     places = [section for section, found in all_keys(Settings) if found == key]
-    return places[0] if len(places) == 1 else None
+    return " or ".join(places) if 1 <= len(places) <= 2 else None
 
 
 def all_keys(model: type[Any], section: str = "") -> Iterator[tuple[str, str]]:
@@ -121,13 +147,19 @@ def all_keys(model: type[Any], section: str = "") -> Iterator[tuple[str, str]]:
             yield from all_keys(setting.section, f"{section}.{setting.key}".lstrip("."))
 
 
-def plain(model: object) -> dict[str, object]:
-    """The tree that `build` makes this very `model` of; every key is in it, absent components are not."""
+def plain(model: object, *, mask: bool = False) -> dict[str, object]:
+    """The tree that `build` makes this very `model` of; every key is in it, absent components are not.
+
+    `mask`: secrets are replaced, for people to look at.
+    """
     tree: dict[str, object] = {}
     for setting in settings_of(type(model)).values():
         value = getattr(model, setting.field)
-        if setting.value is not None:
-            tree[setting.key] = setting.value.plain(value)
-        elif value is not None:
-            tree[setting.key] = plain(value)
+        if setting.value is None:
+            if value is not None:
+                tree[setting.key] = plain(value, mask=mask)
+        elif mask and isinstance(setting.value, Secret | Headers):
+            tree[setting.key] = setting.value.masked(value)
+        else:
+            tree[setting.key] = None if value is None else setting.value.plain(value)
     return tree

@@ -5,17 +5,27 @@ environment variable held and returns the value, or raises Rejected; `plain` is 
 and JSON can hold.
 """
 
+import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from ipaddress import ip_address
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Final, Literal, Protocol
 
 from enricher.config import durations
+
+MASK: Final = "****"
+_LONGEST_PATH: Final = 4095  # PATH_MAX without its NUL
 
 
 class ValueType(Protocol):
     def read(self, raw: object) -> object: ...
+    def plain(self, value: object) -> object: ...
+
+
+class TextType(Protocol):
+    """A ValueType whose values are texts."""
+
+    def read(self, raw: object) -> str: ...
     def plain(self, value: object) -> object: ...
 
 
@@ -125,13 +135,16 @@ class Flag:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One word of a few."""
+    """One word of a few. `elsewhere` says of words that other programs have here what stands for them."""
 
     words: tuple[str, ...]
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
 
     def read(self, raw: object) -> str:
         if isinstance(raw, str) and raw in self.words:
             return raw
+        if isinstance(raw, str) and raw in self.elsewhere:
+            raise Rejected(f"{shown(raw)} is not known here: {self.elsewhere[raw]}")
         near = nearest(raw, self.words) if isinstance(raw, str) else None
         hint = f"did you mean {near}?" if near else f"it is one of {', '.join(self.words)}"
         raise Rejected(f"{shown(raw)} is not known here; {hint}")
@@ -141,34 +154,10 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
-    """host:port, the host an IPv4 address, a name, or an IPv6 address in square brackets."""
-
-    least_port: int = 1
-
-    def read(self, raw: object) -> str:
-        if not isinstance(raw, str) or not raw:
-            raise Rejected(f"{shown(raw)} is not host:port, such as 127.0.0.1:4317")
-        if "://" in raw:
-            raise Rejected(f"{raw!r} is a URL; write host:port alone")
-        host, port = split_endpoint(raw)
-        if host and not _is_host(host, bracketed=raw.startswith("[")):
-            raise Rejected(f"{shown(host)} is neither a host name nor an address")
-        if not host:
-            raise Rejected(f"{raw!r} names no host; write 127.0.0.1:{port}, or 0.0.0.0:{port} for every address")
-        if not self.least_port <= port <= 65535:
-            raise Rejected(f"port {port} is outside {self.least_port} to 65535")
-        return raw
-
-    def plain(self, value: object) -> object:
-        return value
-
-
-@dataclass(frozen=True, slots=True)
 class Texts:
-    """A list of texts, or of the words of `of` alone."""
+    """A list of texts, each as `of` wants it."""
 
-    of: Choice | None = None
+    of: TextType | None = None
 
     def read(self, raw: object) -> tuple[str, ...]:
         if not isinstance(raw, (list, tuple)):
@@ -187,6 +176,61 @@ class Texts:
         return list(value)
 
 
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """A text of a certain form: `pattern` as a whole; `what` completes "is not"."""
+
+    pattern: str
+    what: str
+
+    def read(self, raw: object) -> str:
+        if not isinstance(raw, str) or not re.fullmatch(self.pattern, raw, re.ASCII):
+            raise Rejected(f"{shown(raw)} is not {self.what}")
+        return raw
+
+    def plain(self, value: object) -> object:
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A path. `use` is what the pipeline's user must be able to do with what is there."""
+
+    use: Literal["read", "write", "keep"] = "read"  # keep: a directory, for files of our own
+
+    def read(self, raw: object) -> str:
+        if not isinstance(raw, str) or not raw:
+            raise Rejected(f"{shown(raw)} is not a path")
+        try:
+            encoded = os.fsencode(raw)
+        except UnicodeError as error:
+            raise Rejected(f"{shown(raw)} is not a path") from error
+        if b"\0" in encoded or len(encoded) > _LONGEST_PATH:
+            raise Rejected(f"{shown(raw)} is not a path")
+        return raw
+
+    def plain(self, value: object) -> object:
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A text that no message and no listing shows, fit for the value of an HTTP header."""
+
+    def read(self, raw: object) -> str:
+        if not isinstance(raw, str):
+            raise Rejected("this is not a text; put it in quotes")
+        if not re.fullmatch(r"[\x21-\x7e]{1,4096}", raw):
+            raise Rejected("this is empty, longer than 4096, or has characters that are not printable ASCII")
+        return raw
+
+    def plain(self, value: object) -> object:
+        return value
+
+    def masked(self, value: object) -> object:
+        return value and MASK
+
+
 _METADATA_KEY = re.compile(r"[0-9a-z_.-]+", re.ASCII)
 _METADATA_VALUE = re.compile(r"[\x20-\x7e]*", re.ASCII)
 
@@ -197,7 +241,8 @@ class Headers:
 
     def read(self, raw: object) -> Mapping[str, str]:
         if not isinstance(raw, Mapping):
-            raise Rejected(f"{shown(raw)} is not a mapping of names to values")
+            what = "a text" if isinstance(raw, str) else shown(raw)
+            raise Rejected(f"{what} is not a mapping of names to values")
         headers = {}
         for name, value in raw.items():
             if not isinstance(name, str) or not _METADATA_KEY.fullmatch(name.lower()):
@@ -216,20 +261,9 @@ class Headers:
         assert isinstance(value, Mapping)
         return dict(value)
 
-
-def _is_host(host: str, *, bracketed: bool) -> bool:
-    """Whether it can be looked up at all (RFC 1035, 2.3.4; RFC 5891): what cannot raises in odd places."""
-    if bracketed:
-        try:
-            ip_address(host)
-        except ValueError:
-            return False
-        return True
-    try:
-        name = (host if host.isascii() else host.encode("idna").decode()).removesuffix(".")
-    except (UnicodeError, LookupError):
-        return False
-    return len(name) <= 253 and all(re.fullmatch(r"[\w-]{1,63}", label, re.ASCII) for label in name.split("."))
+    def masked(self, value: object) -> object:
+        assert isinstance(value, Mapping)
+        return dict.fromkeys(value, MASK)
 
 
 def split_endpoint(endpoint: str) -> tuple[str, int]:

@@ -80,14 +80,16 @@ def observe(probes: ProbeSet, settings: Settings, ebpf: Ebpf, log_fd: int, log: 
     evidence = LogWriter(log_fd)
     discovery = Discovery(probes, Inspector(), ebpf.select, log, time.monotonic_ns)
     blocks = probes.header_blocks
-    host_name, port = split_endpoint(settings.grpc.endpoint)
+    # Port 0: whichever is free, which only the pipeline knows.
+    receivers = [
+        split_endpoint(receiver.endpoint) for receiver in (settings.grpc, settings.http) if receiver and receiver.port
+    ]
     observer = Observer(
         probes=probes,
         ring=Ring(probes.ring.fd, probes.ring.max_entries),
         evidence=evidence,
         discovery=discovery,
-        # Port 0: whichever is free, which only the pipeline knows.
-        senders=Senders(host_name, port) if port else None,
+        senders=Senders(receivers) if receivers else None,
         headers=HeaderBlocks(HeaderRing(blocks.fd, blocks.max_entries)) if blocks else None,
         log=log,
         unknown_since_ns=evidence.last_heartbeat_ns,

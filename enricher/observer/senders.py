@@ -1,6 +1,6 @@
-"""Which TCP connections to the receiver are of which watched process.
+"""Which TCP connections to the receivers are of which watched process.
 
-A span of a process whose span ends are not probed can at best be told by who sent it. The receiver sees an address;
+A span of a process whose span ends are not probed can at best be told by who sent it. A receiver sees an address;
 this finds the process that has the other end open. Asked of the kernel once a second, and only while there is such a
 process.
 """
@@ -16,7 +16,7 @@ from enricher.processes.proc import ProcessUnreadable
 from enricher.processes.sockets import Connection, connections_to
 
 _WILDCARDS = {socket.inet_aton("0.0.0.0"), bytes(16)}  # noqa: S104 - compared with, not bound to
-_CONNECTION_LIMIT = 16384  # looked at in a network namespace
+_CONNECTION_LIMIT = 16384  # to one receiver, looked at in a network namespace
 _DESCRIPTOR_LIMIT = 65536  # of a process, looked through for its sockets
 
 _Key = tuple[bytes, int, int]  # local address, local port, inode
@@ -25,10 +25,9 @@ _Key = tuple[bytes, int, int]  # local address, local port, inode
 class Senders:
     """Remembers whose the connections are, so that descriptors are looked through only for new ones."""
 
-    def __init__(self, host: str, port: int) -> None:
-        """Of the receiver, as configured. Connections to another address than `host` are none of its."""
-        self._port = port
-        self._hosts = _addresses(host)
+    def __init__(self, receivers: Iterable[tuple[str, int]]) -> None:
+        """`receivers`: host and port of each, as configured. Connections to another address are none of theirs."""
+        self._receivers = [(_addresses(host), port) for host, port in receivers]
         self._own_namespace = proc.network_namespace(os.getpid())
         self._owners: dict[_Key, int] = {}  # 0: nobody's that is watched
         self._asked: frozenset[int] = frozenset()
@@ -72,15 +71,16 @@ class Senders:
                 continue
         for namespace, members in namespaces.items():
             own = namespace == self._own_namespace
-            found = connections_to(self._port, namespace_of=None if own else members[0])
             yield (
                 members,
                 [
                     connection
-                    for connection in islice(found, _CONNECTION_LIMIT)
+                    for hosts, port in self._receivers
+                    for connection in islice(
+                        connections_to(port, namespace_of=None if own else members[0]), _CONNECTION_LIMIT
+                    )
                     # 127.0.0.1 in another namespace is another machine as far as the receiver is concerned.
-                    if (own or not connection.is_loopback)
-                    and (not self._hosts or connection.remote_address in self._hosts)
+                    if (own or not connection.is_loopback) and (not hosts or connection.remote_address in hosts)
                 ],
             )
 

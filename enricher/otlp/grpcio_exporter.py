@@ -59,6 +59,7 @@ class GrpcioExporter:
         clock_ns: Callable[[], int] = time.monotonic_ns,
         jitter: Callable[[], float] = random.random,
     ) -> None:
+        assert settings.plaintext, "there is no TLS on this transport"
         self._settings = settings
         self._queue = queue
         self._metrics = metrics
@@ -68,7 +69,7 @@ class GrpcioExporter:
         self._backoff = Backoff(settings.retry_on_failure)
         self._metadata = tuple(settings.headers.items())
         self._channel = grpc.insecure_channel(
-            f"dns:///{settings.endpoint}", options=_options(settings), compression=_compression(settings)
+            f"dns:///{settings.targets[0].address}", options=_options(settings), compression=_compression(settings)
         )
         self._export = self._channel.unary_unary(EXPORT_METHOD, None, None)
         self._over = Event()

@@ -67,7 +67,7 @@ def told(events: list[Event]) -> list[tuple[int, str, int]]:
 
 def test_a_connection_is_told_once_and_again_when_it_is_over(server: socket.socket) -> None:
     host, port = server.getsockname()
-    senders = Senders(host, port)
+    senders = Senders([(host, port)])
     with Client(host, port) as client, Client(host, port) as other:
         assert told(senders.poll([client.pid], 1)) == [(client.pid, host, client.port)]
         assert senders.poll([client.pid], 2) == []
@@ -81,7 +81,7 @@ def test_a_connection_is_told_once_and_again_when_it_is_over(server: socket.sock
 
 def test_the_end_of_a_connection_comes_before_the_new_one_on_its_port(server: socket.socket) -> None:
     host, port = server.getsockname()
-    senders = Senders(host, port)
+    senders = Senders([(host, port)])
     with Client(host, port) as first, Client(host, port) as second:
         senders.poll([first.pid], 1)
         first.disconnect()
@@ -94,16 +94,16 @@ def test_the_end_of_a_connection_comes_before_the_new_one_on_its_port(server: so
 def test_a_connection_to_another_address_than_the_receivers_is_none_of_its(server: socket.socket) -> None:
     host, port = server.getsockname()
     with Client(host, port) as client:
-        assert Senders("127.0.0.2", port).poll([client.pid], 1) == []
+        assert Senders([("127.0.0.2", port)]).poll([client.pid], 1) == []
         for same in (host, "localhost", "0.0.0.0", "[::]"):
-            assert told(Senders(same, port).poll([client.pid], 1)) == [(client.pid, host, client.port)]
+            assert told(Senders([(same, port)]).poll([client.pid], 1)) == [(client.pid, host, client.port)]
 
 
 def test_a_process_that_is_gone_has_no_connections(server: socket.socket) -> None:
     host, port = server.getsockname()
     with Client(host, port) as client:
         pass
-    assert Senders(host, port).poll([client.pid], 1) == []
+    assert Senders([(host, port)]).poll([client.pid], 1) == []
 
 
 ELSEWHERE = """
@@ -130,7 +130,7 @@ def test_connections_in_other_network_namespaces_are_found_but_for_loopback(addr
         assert proc.network_namespace(elsewhere.pid) != own
         # 127.0.0.1 there is another machine than 127.0.0.1 here.
         expected = [(elsewhere.pid, address, client_port)] if is_found else []
-        assert told(Senders("0.0.0.0", port).poll([elsewhere.pid], 1)) == expected
+        assert told(Senders([("0.0.0.0", port)]).poll([elsewhere.pid], 1)) == expected
         assert proc.network_namespace(os.getpid()) == own
         elsewhere.communicate()
 
@@ -140,6 +140,6 @@ def test_processes_in_other_pid_namespaces_are_known_by_our_pid_of_them(server: 
     host, port = server.getsockname()
     with Client(host, port, "unshare", "--pid", "--fork") as client:
         children = Path(f"/proc/{client.pid}/task/{client.pid}/children").read_text().split()
-        assert told(Senders(host, port).poll([int(pid) for pid in children], 1)) == [
+        assert told(Senders([(host, port)]).poll([int(pid) for pid in children], 1)) == [
             (int(children[0]), host, client.port)
         ]
