@@ -7,6 +7,7 @@ pub mod calls;
 pub mod clock;
 pub mod hash;
 pub mod index;
+pub mod json;
 pub mod lineage;
 pub mod log;
 pub mod mapping;
@@ -33,6 +34,7 @@ use pyo3::prelude::*;
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     python::request::register(module)?;
+    python::json::register(module)?;
     python::log::register(module)?;
     python::evidence::register(module)
 }
