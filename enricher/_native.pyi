@@ -11,6 +11,9 @@ from typing import TypedDict, final
 class MalformedRequest(ValueError):
     """The bytes are not a valid ExportTraceServiceRequest: protobuf's own parser refuses them, too."""
 
+class RequestTooLarge(ValueError):
+    """The request would be longer than allowed."""
+
 class MalformedLog(ValueError):
     """The memory is not an evidence log of this version, or its header contradicts itself."""
 
@@ -195,6 +198,19 @@ def encode_attributes(attributes: dict[str, bool | int | float | str]) -> bytes:
 
     Raises TypeError for a value of another type, OverflowError for an int of more than 64 bits,
     UnicodeEncodeError for a str that has no UTF-8.
+    """
+
+def json_to_protobuf(json: bytes, limit: int) -> bytes:
+    """An ExportTraceServiceRequest in OTLP/JSON as protobuf, of at most `limit` bytes. Works without the GIL.
+
+    Raises MalformedRequest or RequestTooLarge, which say where (path and byte) and what, but nothing of the content.
+    """
+
+def json_from_protobuf(body: bytes) -> bytes:
+    """An ExportTraceServiceRequest as OTLP/JSON, one line without its end, as the collector writes it: what holds its
+    default is left out, and unknown fields, which have no name. Works without the GIL.
+
+    Raises MalformedRequest where `Request.scan` does.
     """
 
 @final

@@ -7,6 +7,7 @@ pub mod calls;
 pub mod clock;
 pub mod hash;
 pub mod index;
+pub mod json;
 pub mod lineage;
 pub mod log;
 pub mod mapping;
@@ -34,6 +35,7 @@ use pyo3::prelude::*;
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     python::request::register(module)?;
+    python::json::register(module)?;
     python::log::register(module)?;
     python::queue::register(module)?;
     python::evidence::register(module)

@@ -19,7 +19,7 @@ pub const FIXED64: u32 = 1;
 pub const LENGTH: u32 = 2;
 const GROUP: u32 = 3;
 const END_GROUP: u32 = 4;
-const FIXED32: u32 = 5;
+pub const FIXED32: u32 = 5;
 
 /// Reads one message from front to back.
 #[derive(Clone, Copy)]
@@ -117,6 +117,12 @@ impl<'a> Reader<'a> {
         let chunk = self.bytes[self.at..self.end].first_chunk().ok_or(Malformed)?;
         self.at += 8;
         Ok(u64::from_le_bytes(*chunk))
+    }
+
+    pub fn fixed32(&mut self) -> Result<u32, Malformed> {
+        let chunk = self.bytes[self.at..self.end].first_chunk().ok_or(Malformed)?;
+        self.at += 4;
+        Ok(u32::from_le_bytes(*chunk))
     }
 
     fn skip_bytes(&mut self, count: usize) -> Result<(), Malformed> {
