@@ -5,6 +5,7 @@ pub mod ascii;
 pub mod attributes;
 pub mod calls;
 pub mod clock;
+pub mod compression;
 pub mod hash;
 pub mod index;
 pub mod json;
