@@ -3,9 +3,8 @@
 import json
 
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from enricher._native import MalformedRequest, Request, json_from_protobuf, json_to_protobuf
+from enricher._native import MalformedRequest, json_from_protobuf, json_to_protobuf
 from tests.property.otlp_json import read, texts, written
 from tests.property.test_wire import requests
 from tests.unit.wire_bytes import parsed
