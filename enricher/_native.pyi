@@ -75,7 +75,7 @@ class Request:
 
     def by_origin(self, peers: Sequence[tuple[int, str]]) -> list[list[tuple[int, int]]]:
         """Where the spans of each origin stand, as pairs of the first ordinal and the one behind the last: those whose
-        encoded resources are equal, and which came from the same sender. `peers`: as of an entry; a resource has one."""
+        encoded resources are equal and which came from one sender. `peers`: as of an entry; a resource has one."""
 
     def resource(self, number: int) -> bytes:
         """Its encoded Resource: equal bytes are the same resource. Raises IndexError."""
