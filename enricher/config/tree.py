@@ -67,7 +67,9 @@ def build(model: type[Model], raw: object, path: KeyPath, problems: list[Problem
     if not isinstance(raw, Mapping):
         # What stands where a section with secrets belongs may be one.
         told = "a text" if isinstance(raw, str) and _has_secrets(model) else shown(raw)
-        problems.append(Problem(path, f"{told} is not a mapping of keys to values"))
+        form = getattr(model, "FORM", None)
+        fix = f"; write {form}" if form else ""
+        problems.append(Problem(path, f"{told} is not a mapping of keys to values{fix}"))
         return None
     known = settings_of(model)
     found = len(problems)
@@ -163,3 +165,13 @@ def plain(model: object, *, mask: bool = False) -> dict[str, object]:
         else:
             tree[setting.key] = None if value is None else setting.value.plain(value)
     return tree
+
+
+def values_of(model: object, path: KeyPath = ()) -> Iterator[tuple[KeyPath, ValueType, object]]:
+    """Path, type and value of every setting of `model` that has a value."""
+    for setting in settings_of(type(model)).values():
+        value = getattr(model, setting.field)
+        if value is not None and setting.value is None:
+            yield from values_of(value, (*path, setting.key))
+        elif value is not None and setting.value is not None:
+            yield (*path, setting.key), setting.value, value
