@@ -501,6 +501,10 @@ class EvidenceIndex:
         """Reads what is new in the log, and forgets what is too old. Returns how many records were read.
         Raises MalformedLog if the log's header contradicts itself."""
 
+    def shed(self, keep_ns: int) -> None:
+        """Forgets all evidence but the newest, as memory is short: what is older than this before the watermark counts
+        as lost."""
+
     @property
     def watermark_ns(self) -> int:
         """Every event up to this time has been read, or its loss is known."""
