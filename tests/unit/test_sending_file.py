@@ -154,7 +154,7 @@ def test_a_body_that_is_no_request_is_refused_for_good(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_opened_is_told_at_the_start(tmp_path: Path) -> None:
     made = sender(tmp_path / "none" / "traces.json")
-    with pytest.raises(CannotSendError, match="none/traces.json: No such file"):
+    with pytest.raises(CannotSendError, match=r"none/traces\.json: No such file"):
         made.check()
     assert send(made, request("a")) == Failure(StatusCode.UNAVAILABLE, "No such file or directory")
 
