@@ -5,20 +5,19 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import Lock
-from typing import Any, Final, TextIO
+from typing import Final, TextIO
 
-from enricher._native import MalformedRequest, json_from_protobuf
+from enricher._native import MalformedRequest
 from enricher.config.model import DebugExporter
 from enricher.otlp.delivery import DeliverySettings
 from enricher.otlp.sending.assembly import Line
+from enricher.otlp.span_json import Tree, service_name, several, single, tree_of
 from enricher.otlp.terminal_text import duration
 from enricher.otlp.transport import Exporter, Failure, Sendable, StatusCode, Taken
 
 _TIMEOUT_NS: Final = 5_000_000_000  # there is nothing that could answer late
 _KINDS: Final = ("unspecified", "internal", "server", "client", "producer", "consumer")
 _STATUSES: Final = ("unset", "ok", "error")
-
-Tree = Mapping[str, Any]  # of JSON, which is as mixed as it is
 
 
 def build(settings: DebugExporter, line: Line) -> Exporter:
@@ -43,7 +42,7 @@ class DebugSender:
 
     def send(self, bodies: Sequence[Sendable], timeout_ns: int) -> Taken | Failure:  # noqa: ARG002 - see _TIMEOUT_NS
         try:
-            requests = [json.loads(json_from_protobuf(part.body)) for part in bodies]
+            requests = [tree_of(part.body) for part in bodies]
         except MalformedRequest as error:
             return Failure(StatusCode.INVALID_ARGUMENT, str(error))
         text = "".join(f"{line}\n" for request in requests for line in self._lines(request))
@@ -65,31 +64,31 @@ class DebugSender:
 
 def basic(request: Tree) -> Iterator[str]:
     """ "traces: 2 spans, 1 scope, 1 resource" """
-    resources = _of(request, "resourceSpans")
-    scopes = [scope for resource in resources for scope in _of(resource, "scopeSpans")]
-    spans = sum(len(_of(scope, "spans")) for scope in scopes)
+    resources = several(request, "resourceSpans")
+    scopes = [scope for resource in resources for scope in several(resource, "scopeSpans")]
+    spans = sum(len(several(scope, "spans")) for scope in scopes)
     yield f"traces: {_count(spans, 'span')}, {_count(len(scopes), 'scope')}, {_count(len(resources), 'resource')}"
 
 
 def normal(request: Tree) -> Iterator[str]:
     """A line for each span, with its attributes."""
-    for resource in _of(request, "resourceSpans"):
-        service = _service(resource)
-        for scope in _of(resource, "scopeSpans"):
-            for span in _of(scope, "spans"):
-                yield " ".join([*_headline(span), f"service={shown(service)}", *_pairs(_of(span, "attributes"))])
+    for resource in several(request, "resourceSpans"):
+        service = shown(json.dumps(service_name(resource), ensure_ascii=False))
+        for scope in several(resource, "scopeSpans"):
+            for span in several(scope, "spans"):
+                yield " ".join([*_headline(span), f"service={service}", *_pairs(several(span, "attributes"))])
 
 
 def detailed(request: Tree) -> Iterator[str]:
     """All that there is."""
-    for resource in _of(request, "resourceSpans"):
+    for resource in several(request, "resourceSpans"):
         yield f"resource {shown(resource.get('schemaUrl', ''))}".rstrip()
-        yield from _attributes(_one(resource, "resource"), 1)
-        for scope in _of(resource, "scopeSpans"):
-            about = _one(scope, "scope")
+        yield from _attributes(single(resource, "resource"), 1)
+        for scope in several(resource, "scopeSpans"):
+            about = single(scope, "scope")
             yield f"  scope {shown(about.get('name', ''))} {shown(about.get('version', ''))}".rstrip()
             yield from _attributes(about, 2)
-            for span in _of(scope, "spans"):
+            for span in several(scope, "spans"):
                 yield from _span(span)
 
 
@@ -111,7 +110,7 @@ def _span(span: Tree) -> Iterator[str]:
             yield f"      {shown(key)}: {shown(value)}"
     yield from _attributes(span, 3)
     for word, key in (("event", "events"), ("link", "links")):
-        for item in _of(span, key):
+        for item in several(span, key):
             plain = [f"{shown(name)}={shown(value)}" for name, value in item.items() if name != "attributes"]
             yield " ".join([f"      {word}", *plain])
             yield from _attributes(item, 4)
@@ -124,14 +123,14 @@ def _headline(span: Tree) -> Iterator[str]:
     yield f"kind={_word(_KINDS, span.get('kind', 0))}"
     took_ns = int(span.get("endTimeUnixNano", 0)) - int(span.get("startTimeUnixNano", 0))
     yield f"took={duration(took_ns / 1e9)}"
-    if status := _one(span, "status"):
+    if status := single(span, "status"):
         yield f"status={_word(_STATUSES, status.get('code', 0))}"
         if message := status.get("message"):
             yield f"message={shown(json.dumps(message, ensure_ascii=False))}"
 
 
 def _attributes(holder: Tree, depth: int) -> Iterator[str]:
-    for pair in _pairs(_of(holder, "attributes")):
+    for pair in _pairs(several(holder, "attributes")):
         yield f"{'  ' * depth}{pair}"
 
 
@@ -148,21 +147,6 @@ def _value(value: Tree) -> str:
     return (
         json.dumps(content, ensure_ascii=False) if isinstance(content, str) and kind == "stringValue" else str(content)
     )
-
-
-def _service(resource: Tree) -> str:
-    attributes = _of(_one(resource, "resource"), "attributes")
-    return next((_value(item.get("value", {})) for item in attributes if item.get("key") == "service.name"), "")
-
-
-def _of(tree: Tree, key: str) -> Sequence[Tree]:
-    found: Sequence[Tree] = tree.get(key, ())
-    return found
-
-
-def _one(tree: Tree, key: str) -> Tree:
-    found: Tree = tree.get(key, {})
-    return found
 
 
 def _count(number: int, word: str) -> str:
