@@ -164,7 +164,7 @@ def test_usual_variations_of_files_are_read(text: str) -> None:
     assert read(text, "c", {}).tree["a"] == 1
 
 
-PARTS = ("http", "https", "://", "a", "[::1]", "127.0.0.1", ":", "80", "/", "x", "@", "?", "#", "%", " ", "é")
+PARTS = ("http", "https", "://", "a", "[::1]", "[", "]", "127.0.0.1", ":", "80", "/", "x", "@", "?", "#", "%", " ", "é")
 pieces = st.lists(st.sampled_from(PARTS), max_size=6).map("".join)
 
 
