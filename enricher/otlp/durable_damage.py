@@ -67,8 +67,10 @@ def begin_anew(path: Path, fsync: Fsync, damage: StorageDamaged) -> tuple[Reques
 def _salvage(aside: Path, file: RequestFile) -> int:
     """Returns how many rows could not be read."""
     copied = lost = 0
+    if not aside.exists() or not aside.stat().st_size:
+        return 0  # SQLite would delete the WAL, for a person to look at
     try:
-        source = Rows(aside, lock_wait_s=0.0)
+        source = Rows(aside, lock_wait_s=0.0, damaged=True)
     except StorageError:
         return 0
     try:

@@ -67,7 +67,7 @@ class RequestFile(Rows):
             raise cannot_open(path, error.strerror or str(error)) from error
         if expected and not size:
             raise StorageDamaged(path, "is empty, but its WAL is not")  # SQLite would delete the WAL
-        super().__init__(path, _LOCK_WAIT_S)
+        super().__init__(path, lock_wait_s=_LOCK_WAIT_S)
         try:
             self._prepare(expected)
         except BaseException:

@@ -38,14 +38,17 @@ class Kept:
 class Rows:
     """Not thread-safe. Every method may raise StorageFailed and StorageDamaged."""
 
-    def __init__(self, path: Path, lock_wait_s: float) -> None:
-        """Raises StorageUnusable. Reads nothing yet."""
+    def __init__(self, path: Path, *, lock_wait_s: float, damaged: bool = False) -> None:
+        """Raises StorageUnusable. Reads nothing yet. `damaged`: what can be read is wanted, though the rest cannot."""
         self.path = path
         try:
             self._connection = sqlite3.connect(path, timeout=lock_wait_s, isolation_level=None, check_same_thread=False)
         except sqlite3.Error as error:
             raise cannot_open(path, str(error)) from error
         self._connection.text_factory = bytes  # a text that is none, in a damaged file, is no error of its own
+        if damaged:
+            # Lets SQLite go on with a file that is shorter than it says, and with what it can make out of a schema.
+            self._value("PRAGMA writable_schema = ON")
         # Nothing of a damaged file is trusted.
         self._value("PRAGMA trusted_schema = OFF")
         self._value("PRAGMA cell_size_check = ON")
