@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
+from enricher._native import MalformedRequest
 from enricher.otlp.durable_adoption import adopt
 from enricher.otlp.durable_damage import Damage, begin_anew, open_or_begin_anew
 from enricher.otlp.durable_errors import (
@@ -141,6 +142,7 @@ class DurableQueue:
         self._next_id = size.last_id + 1
         self._to_recover: deque[int] = deque()
         self._recovered_to, self._recover_to = 0, size.last_id
+        self._offered: Kept | None = None  # of these the next
         self._recovering = _Bodies()
         self._decided_before: set[int] = set()
         self._waiting = _Bodies()
@@ -215,18 +217,27 @@ class DurableQueue:
             with self._lock:
                 if not self._to_recover and not self._find_more():
                     return
-                number = self._to_recover[0]
-                if kept := self._read(number):
-                    self._recovering.add(number, len(kept.body))
-                    if kept.decided:
-                        self._decided_before.add(number)
-            if kept is not None:
-                if not offer(kept.body, number):
-                    with self._lock:
-                        self._recovering.forget(number)
-                    return
-                self._recovered.add(kept.spans)
+                self._offered = self._offered or self._read(self._to_recover[0])
+            if self._offered and not self._take_up(self._offered, offer):
+                return
+            self._offered = None
             self._recovered_to = self._to_recover.popleft()
+
+    def _take_up(self, kept: Kept, offer: Callable[[bytes, int], bool]) -> bool:
+        """False: there is no room for it in memory."""
+        try:
+            if not offer(kept.body, kept.id):
+                return False
+        except MalformedRequest as error:  # an earlier version has taken it
+            with self._lock:
+                self._lose(kept.id, error)
+            return True
+        with self._lock:
+            self._recovering.add(kept.id, len(kept.body))
+            if kept.decided:
+                self._decided_before.add(kept.id)
+        self._recovered.add(kept.spans)
+        return True
 
     @property
     def recovering(self) -> bool:
@@ -350,15 +361,19 @@ class DurableQueue:
     def _read(self, number: int) -> Kept | None:
         """None: it is lost."""
         try:
-            kept = self._run(lambda file: file.get(number))
-        except (RequestDamaged, StorageError) as error:
-            log.error("a request in the durable queue cannot be read", error=error, number=number)  # noqa: TRY400 - told whole
-        else:
-            if kept:
+            if kept := self._run(lambda file: file.get(number)):
                 return kept
+        except (RequestDamaged, StorageError) as error:
+            self._lose(number, error)
+        else:
+            self._lose(number, None)
+        return None
+
+    def _lose(self, number: int, error: Exception | None) -> None:
+        """`error`: None for one that had been in a damaged file."""
+        log.error("a stored request cannot be read, it is dropped", number=number, error=error, file=self._path)
         self._damaged.add(1, "request")
         self._removed.append(number)
-        return None
 
     def _find_more(self) -> bool:
         """Of what is to be recovered."""
