@@ -19,7 +19,6 @@ from enricher.join.hold import Held, Hold, Known
 from enricher.join.joiner import Joiner, OpenUntil
 from enricher.join.methods.method import Request, Window
 from enricher.otlp.queue import JOIN_BYTES
-from enricher.otlp.transport import RETRY_DELAY_NS
 from enricher.recording.entries import Decision, Verdict
 from enricher.recording.journal import Journal
 from enricher.telemetry.health import EvidenceState, evidence_state

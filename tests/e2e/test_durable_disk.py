@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from enricher.otlp.durable import DurableQueue
-
 from tests.unit.durable_entries import MIB, FakeEntry, deliver, entries, opened, recovered, value, values
 
 
