@@ -19,6 +19,7 @@ from enricher.join.hold import Held, Hold, Known
 from enricher.join.joiner import Joiner, OpenUntil
 from enricher.join.methods.method import Request, Window
 from enricher.otlp.queue import JOIN_BYTES
+from enricher.otlp.transport import StatusCode
 from enricher.recording.entries import Decision, Verdict
 from enricher.recording.journal import Journal
 from enricher.telemetry.health import EvidenceState, evidence_state
@@ -41,7 +42,8 @@ CLOCK_TRIES: Final = 5
 # Spans come first: this is for how long a turn answers questions about spans that have left.
 QUESTIONS_NS: Final = 5_000_000
 
-_UNAVAILABLE: Final = 14  # of gRPC
+# What a sender is asked to wait where its request could not be stored; as where the queue is full.
+_COME_AGAIN_NS: Final = 1_000_000_000
 
 T = TypeVar("T")
 
@@ -190,7 +192,7 @@ class Policy:
         assert self._store
         refused = self._store.admitted(entries)
         for entry in refused:
-            entry.answer(_UNAVAILABLE, "the durable queue has no room", RETRY_DELAY_NS)
+            entry.answer(StatusCode.UNAVAILABLE, "the request cannot be stored now", _COME_AGAIN_NS)
         self._queue.release(list(refused))
         stored = [entry for entry in entries if entry.id]
         for entry in stored:

@@ -112,7 +112,7 @@ class DurableQueue:
         """
         self._path = directory / f"queue-{worker}.sqlite3"
         self._fsync: Fsync = fsync
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._memory_bytes = memory_bytes
         self._clock_ns = clock_ns
         self._lock = threading.Lock()
@@ -275,7 +275,7 @@ class DurableQueue:
             ("dropped_requests", "of these, how many wait to be sent and are not in memory", len(self._dropped)),
             ("bytes", "what the file holds", used),
             ("free_bytes", "what it has on the disk beyond that", free),
-            ("capacity_bytes", "what it may hold", self._max_bytes),
+            ("capacity_bytes", "what it may hold", self.max_bytes),
             ("taking", "1, or 0 if the last request could not be stored", int(self.taking)),
         ):
             yield Series.gauge(f"exporter_storage_{name}", meaning, value)
@@ -316,10 +316,10 @@ class DurableQueue:
         file = self._mend()
         if file is None:
             return
-        if size > self._max_bytes - file.used_bytes():
+        if size > self.max_bytes - file.used_bytes():
             self._flush()  # what is to be removed makes room
-        if size > self._max_bytes - file.used_bytes():
-            raise StorageFull(self._path, f"it holds as much as it may, {self._max_bytes >> 20} MiB")
+        if size > self.max_bytes - file.used_bytes():
+            raise StorageFull(self._path, f"it holds as much as it may, {self.max_bytes >> 20} MiB")
         if not self._reserve.held and file.free_bytes() < 2 * size + _MARGIN_BYTES:
             raise StorageFull(self._path, "there is no room on its disk")
 
