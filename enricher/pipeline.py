@@ -11,10 +11,11 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from enricher import causes
 from enricher._native import EvidenceIndex, Queue
-from enricher.config.model import Ebpf, OtlpExporter, Settings
+from enricher.config.model import Ebpf, Exporter, OtlpExporter, Settings, Storage
 from enricher.errors import EnricherError
 from enricher.exits import CANNOT_START
 from enricher.join.assembly import assembled
@@ -34,6 +35,9 @@ from enricher.telemetry.metrics import Metrics
 from enricher.telemetry.metrics_endpoint import MetricsEndpoint
 from enricher.trace_answers import TraceAnswers
 from enricher.version import installed_version
+
+if TYPE_CHECKING:
+    from enricher.otlp.durable import DurableQueue
 
 # At 34,000 spans a second, the most measured for one service, these are the span ends of eight seconds, longer
 # than an SDK keeps a span before it exports it (5 s by default).
@@ -74,8 +78,10 @@ class Pipeline:
         metrics = Metrics()
         exporter = settings.exporter
         queue_size = exporter.sending_queue.queue_size if isinstance(exporter, OtlpExporter) else PLAIN_QUEUE_SIZE
-        queue = Queue(queue_size, otlp_queue.MAX_QUEUE_BYTES, limits.max_message_bytes)
-        line = assembly.Line(queue=queue, metrics=metrics)
+        self._store = _store(exporter)
+        max_bytes = self._store.max_bytes if self._store else otlp_queue.MAX_QUEUE_BYTES
+        queue = Queue(queue_size, max_bytes, limits.max_message_bytes, answers_late=self._store is not None)
+        line = assembly.Line(queue=queue, metrics=metrics, store=self._store)
         self._exporter = assembly.exporter(exporter, settings.service.transport, line)
         index = EvidenceIndex(log_fd, ebpf.retention_ns, MAX_WAITS, MAX_SPAN_ENDS)
         enriching = settings.ebpf is not None  # without the processor, requests only pass through
@@ -86,6 +92,7 @@ class Pipeline:
             joiner,
             queue,
             self._journal,
+            self._store,
             tail_ns=ebpf.tail_window_ns,
             threshold_ns=ebpf.blocked_threshold_ns,
             max_body_bytes=limits.max_message_bytes,
@@ -104,6 +111,8 @@ class Pipeline:
             self._journal.series,
         ):
             metrics.add_source(source)
+        if self._store:
+            metrics.add_source(self._store.series)
 
     def start(self) -> int:
         """From the backend's end to the sender's, so that what comes in can go out. Returns the receiver's port.
@@ -124,6 +133,8 @@ class Pipeline:
         self._policy.stop(POLICY_GRACE_S)
         self._journal.close(RECORDER_GRACE_S)
         self._exporter.stop(EXPORTER_GRACE_S)
+        if self._store:
+            self._store.close()
         self._endpoint.stop()
 
     @property
@@ -199,6 +210,20 @@ def head_of(settings: Settings) -> Head:
     )
 
 
+def _storage(exporter: Exporter) -> Storage | None:
+    return exporter.sending_queue.storage if isinstance(exporter, OtlpExporter) else None
+
+
+def _store(exporter: Exporter) -> "DurableQueue | None":
+    """Where accepted requests are kept; None: in memory alone. Raises StorageError."""
+    storage = _storage(exporter)
+    if storage is None:
+        return None
+    from enricher.otlp.durable import DurableQueue
+
+    return DurableQueue(Path(storage.directory), fsync=storage.fsync, max_bytes=storage.max_bytes)
+
+
 def _destination(settings: Settings) -> str:
     exporter = settings.exporter
     return exporter.endpoint if isinstance(exporter, OtlpExporter) else settings.service.pipelines.traces.exporters[0]
@@ -210,7 +235,8 @@ def preload(settings: Settings) -> None:
     A checkout or a Python in root's home is such a place. Elsewhere what is never needed is never loaded.
     """
     causes.registry()
-    for module in (*LAZY_MODULES, assembly.module_of(settings.exporter, settings.service.transport)):
+    storage = ("enricher.otlp.durable",) if _storage(settings.exporter) else ()
+    for module in (*LAZY_MODULES, assembly.module_of(settings.exporter, settings.service.transport), *storage):
         importlib.import_module(module)
 
 

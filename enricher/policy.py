@@ -12,18 +12,22 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from enricher._native import Entry, EvidenceIndex, MalformedLog, Queue
 from enricher.join.hold import Held, Hold, Known
 from enricher.join.joiner import Joiner, OpenUntil
 from enricher.join.methods.method import Request, Window
 from enricher.otlp.queue import JOIN_BYTES
+from enricher.otlp.transport import StatusCode
 from enricher.recording.entries import Decision, Verdict
 from enricher.recording.journal import Journal
 from enricher.telemetry.health import EvidenceState, evidence_state
 from enricher.telemetry.logs import FirstTimes, get_logger
 from enricher.telemetry.metrics import Series
+
+if TYPE_CHECKING:
+    from enricher.otlp.durable import DurableQueue
 
 # Requests that wait for evidence are looked at this often; the watermark itself moves every 40 ms. Twice as often
 # took a tenth more CPU time for each span under load.
@@ -37,6 +41,9 @@ CLOCKS_WITHIN_NS: Final = 3_000
 CLOCK_TRIES: Final = 5
 # Spans come first: this is for how long a turn answers questions about spans that have left.
 QUESTIONS_NS: Final = 5_000_000
+
+# What a sender is asked to wait where its request could not be stored; as where the queue is full.
+_COME_AGAIN_NS: Final = 1_000_000_000
 
 T = TypeVar("T")
 
@@ -59,6 +66,7 @@ class Policy:
         joiner: Joiner,
         queue: Queue,
         journal: Journal,
+        store: "DurableQueue | None" = None,
         *,
         tail_ns: int,
         threshold_ns: int,
@@ -68,6 +76,7 @@ class Policy:
         self._index = index
         self._joiner = joiner
         self._queue = queue
+        self._store = store
         self._tail_ns = tail_ns
         self._threshold_ns = threshold_ns
         self._max_body_bytes = max_body_bytes
@@ -157,17 +166,38 @@ class Policy:
         settled_ns = max(known.going_on_ns, now_ns - PATIENCE_NS)
         window = Window(self._tail_ns, self._threshold_ns, settled_ns)
         last_window = replace(window, settled_ns=None)
-        for entry in entries:
-            self._take(entry, now_ns)
         decided = []
+        for entry in self._stored(entries) if self._store else entries:
+            if self._store and self._store.decided_before(entry):
+                decided.append(entry)
+            else:
+                self._take(entry, now_ns)
         for held in self._hold.due(known, now_ns):
             patient = known.live and now_ns - held.arrived_ns < self._hold.longest_ns
             if self._decide(held, window if patient else last_window, now_ns):
                 decided.append(held.item.entry)
         if decided:
+            if self._store:
+                self._store.decided(decided)
             self._queue.put(decided)
+        if self._store:
+            self._store.turn()
+            if not self._end_at_ns:
+                self._store.recover(self._queue.restore)
         if self._questions:
             self._answer()
+
+    def _stored(self, entries: list[Entry]) -> list[Entry]:
+        """Those that are safe now; all are answered."""
+        assert self._store
+        refused = self._store.admitted(entries)
+        for entry in refused:
+            entry.answer(StatusCode.UNAVAILABLE, "the request cannot be stored now", _COME_AGAIN_NS)
+        self._queue.release(list(refused))
+        stored = [entry for entry in entries if entry.id]
+        for entry in stored:
+            entry.answer()
+        return stored
 
     def _take(self, entry: Entry, now_ns: int) -> None:
         assert entry.request is not None

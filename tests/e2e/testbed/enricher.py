@@ -2,6 +2,7 @@
 
 import json
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,7 @@ class Enricher(Program):
         *,
         before: Sequence[str] = (),
         ebpf: dict[str, Any] | None = None,
+        exporter: dict[str, Any] | None = None,
         recording: Path | None = None,
         record_options: Sequence[str] = (),
     ) -> None:
@@ -46,7 +48,7 @@ class Enricher(Program):
         self.metrics_port = free_port()
         self.directory = directory
         config = directory / "enricher.yaml"
-        config.write_text(json.dumps(self._config(to_port, ebpf or {})))  # which is YAML, too
+        config.write_text(json.dumps(self._config(to_port, ebpf or {}, exporter or {})))  # which is YAML, too
         verb = ["record", str(recording), *record_options] if recording else ["run"]
         command = [*before, sys.executable, "-m", "enricher.cli.main", *verb, "--config", str(config)]
         super().__init__("enricher", command, directory / "enricher.log")
@@ -54,7 +56,7 @@ class Enricher(Program):
     def _become_ready(self) -> None:
         self.wait_listening(self.port)
 
-    def _config(self, to_port: int, ebpf: dict[str, Any]) -> dict[str, Any]:
+    def _config(self, to_port: int, ebpf: dict[str, Any], exporter: dict[str, Any]) -> dict[str, Any]:
         return {
             "receivers": {"otlp": {"protocols": {"grpc": {"endpoint": f"127.0.0.1:{self.port}"}}}},
             "processors": {"ebpf": ebpf},
@@ -62,6 +64,7 @@ class Enricher(Program):
                 "otlp_grpc": {
                     "endpoint": f"127.0.0.1:{to_port}",
                     "retry_on_failure": {"initial_interval": "100ms", "max_interval": "500ms"},
+                    **exporter,
                 }
             },
             "service": {
@@ -69,6 +72,13 @@ class Enricher(Program):
                 "telemetry": {"metrics": {"address": f"127.0.0.1:{self.metrics_port}"}},
             },
         }
+
+    def metrics(self) -> dict[str, float]:
+        """Every series as the endpoint shows it, its labels in its name. Raises OSError."""
+        url = f"http://127.0.0.1:{self.metrics_port}/metrics"
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[:1] != "#")}
 
     @contextmanager
     def sender(self) -> Iterator[Callable[[bytes], bytes]]:

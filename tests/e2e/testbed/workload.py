@@ -19,9 +19,13 @@ DRIVER_DEADLINE_S = 180
 class Sink(Program):
     """A receiver that counts, and keeps every request in a file unless told not to."""
 
-    def __init__(self, directory: Path, name: str, *, keep: bool = True, cores: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, directory: Path, name: str, *, keep: bool = True, port: int = 0, cores: Sequence[int] | None = None
+    ) -> None:
+        """`port`: of one that was there before, whose file goes on."""
         self.file = directory / f"{name}.requests"
         command = [str(build.programs() / "sink"), *(("-keep", str(self.file)) if keep else ())]
+        command += ["-listen", f"127.0.0.1:{port}"]
         super().__init__(name, command, directory / f"{name}.log", cores=cores)
         self.port = 0
         self._read = 0  # bytes of the file
