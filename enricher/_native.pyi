@@ -143,7 +143,9 @@ class Entry:
         """Which spans came from whom: the ordinal of the first, and the sender in gRPC's notation."""
 
     @property
-    def spans(self) -> int: ...
+    def spans(self) -> int:
+        """That leave in it."""
+
     @property
     def requests(self) -> int:
         """How many are joined in it."""
@@ -158,6 +160,9 @@ class Entry:
 
     def replace_body(self, body: bytes | None) -> None:
         """None drops it from memory, until it is given back."""
+
+    def sampled_out(self, spans: int) -> None:
+        """So many of its spans do not leave: it is for who counts this to count them."""
 
     id: int
     """Its number in a durable store; 0: it is in none."""

@@ -1,35 +1,35 @@
 """What is kept, and why.
 
-A span is kept, for the first of these that holds:
+A span is kept for the first of these that holds:
 
-- *evidence*: a cause has claimed something of it. That the evidence is not whole is no claim.
+- *evidence*: a cause has claimed something of it. That its evidence is not whole is no claim.
 - *error*: its status is ERROR.
 - *slow*: it took as long as `slow`, or longer.
 - *undecidable*: it has no trace id, or a tracestate that no threshold can be written into.
 - *ratio*: the randomness of its trace reaches the threshold of the ratio.
 
 The first four leave as if there were no sampling: each stands for as many as it did when it came. One that the ratio
-has kept gets the threshold into its tracestate and stands for those like it that were dropped. None of the reasons
-depends on the randomness of a trace, so within each of them what the spans stand for adds up to what came.
+has kept gets the threshold into its tracestate, and stands for those like it that were dropped. No reason before it
+depends on the randomness of a trace, so within each what the spans stand for adds up to what came. With a ratio of 0
+neither of the last two keeps anything.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from typing import Final, Protocol
 
 from enricher._native import Request as ScannedRequest
-from enricher.causes.cause import Value
-from enricher.join.claims import COMPLETE, MATCH_METHOD, OBSERVED
+from enricher._native import Sampled
 from enricher.sampling.threshold import threshold_of
 from enricher.telemetry.metrics import Series
 
-# What is also said of spans of which nothing is claimed.
-_NO_CLAIMS: AbstractSet[str] = frozenset({MATCH_METHOD, COMPLETE, OBSERVED})
+__all__ = ["REASONS", "InForce", "LiveSettings", "Sampled", "Sampler", "Settings"]
+
+REASONS: Final = ("evidence", "error", "slow", "undecidable", "ratio")
 
 
 class Settings(Protocol):
-    """As of processors.sampling, or as they were changed since."""
+    """As processors.sampling."""
 
     @property
     def ratio(self) -> float: ...
@@ -41,50 +41,74 @@ class Settings(Protocol):
     def keep_evidence(self) -> bool: ...
 
 
+class InForce(Protocol):
+    @property
+    def sampling(self) -> Settings | None:
+        """None: nothing was set."""
+
+
+class LiveSettings(Protocol):
+    """What can be changed while everything runs."""
+
+    def get(self) -> InForce:
+        """The same object as long as nothing has changed."""
+
+
 class Sampler:
-    """Not thread-safe: the policy thread owns it, but for `series`."""
+    """Not thread-safe: the policy thread owns it; any may ask for `series`."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.kept: Counter[str] = Counter()  # spans, by reason; those of requests that were not sampled are not counted
+    def __init__(self, settings: Settings, live: LiveSettings | None = None) -> None:
+        """`settings` hold until `live` has others."""
+        self._live = live
+        self._seen: InForce | None = None
+        self.kept: Counter[str] = Counter()  # spans, by reason; of requests that came while all are kept, none
         self.sampled_out = 0  # spans
-        self.apply(settings)
+        self._apply(settings)
 
-    def apply(self, settings: Settings) -> None:
-        """From the next request on these hold."""
-        self.settings = settings
-        self._threshold = threshold_of(settings.ratio)
+    def refresh(self) -> None:
+        """Takes up what was changed. Within a request the same settings hold, so this is for between requests."""
+        if self._live is None or (now := self._live.get()) is self._seen:
+            return
+        self._seen = now
+        if now.sampling is not None:
+            self._apply(now.sampling)
 
     @property
     def active(self) -> bool:
-        """False where all are kept: then no span needs to be looked at."""
-        return self._threshold > 0
+        """False where all are kept: then nothing is looked at, and requests stay as they are."""
+        return self._rule[0] > 0
 
-    def leave(
+    def sample(
         self,
         request: ScannedRequest,
-        attributes: Mapping[int, Mapping[str, Value]],
+        with_evidence: Sequence[int],
         patches: list[tuple[int, bytes]],
-    ) -> bytes | None:
-        """The request with these patches and without the spans that are sampled out; None if that are all.
+        fills: list[tuple[list[int] | None, bytes]],
+    ) -> Sampled:
+        """The request with these patches and fills, without the spans that are sampled out. Nothing is counted."""
+        kept = sorted(with_evidence) if self.settings.keep_evidence else []
+        return request.sample(self._rule, kept, patches, fills)
 
-        `attributes`: what the join has found, by ordinal.
-        """
-        kept: list[int] = []
-        if self.settings.keep_evidence:
-            kept = sorted(ordinal for ordinal, found in attributes.items() if found.keys() - _NO_CLAIMS)
-        slow_ns, keep_errors = self.settings.slow_ns, self.settings.keep_errors
-        sampled = request.sample(self._threshold, slow_ns, keep_errors, kept, patches)
+    def count(self, sampled: Sampled) -> None:
+        """It has left so."""
         self.sampled_out += sampled.sampled_out
-        self.kept["evidence"] += sampled.kept_evidence
-        self.kept["error"] += sampled.kept_error
-        self.kept["slow"] += sampled.kept_slow
-        self.kept["ratio"] += sampled.kept_ratio
-        self.kept["undecidable"] += sampled.kept_undecidable
-        return sampled.body
+        self.kept.update(
+            evidence=sampled.kept_evidence,
+            error=sampled.kept_error,
+            slow=sampled.kept_slow,
+            undecidable=sampled.kept_undecidable,
+            ratio=sampled.kept_ratio,
+        )
 
     def series(self) -> Iterator[Series]:
         """For the metrics."""
-        yield Series("sampling_sampled_out_spans", "counter", "accepted spans that were dropped, as the sampling ratio wants", "", {"": self.sampled_out})
-        kept = {reason: self.kept[reason] for reason in REASONS}
-        yield Series("sampling_kept_spans", "counter", "spans that sampling has kept, by the first reason that held", "reason", kept)
-        yield Series.gauge("sampling_ratio", "of the spans that nothing else keeps, the share that is kept", self.settings.ratio)
+        meaning = "accepted spans that were left out, as the ratio wants"
+        yield Series("sampling_sampled_out_spans", "counter", meaning, "", {"": self.sampled_out})
+        meaning = "spans that were kept while others were left out, by the first reason that held"
+        yield Series("sampling_kept_spans", "counter", meaning, "reason", {name: self.kept[name] for name in REASONS})
+        meaning = "of the spans that nothing else keeps, the part that is kept"
+        yield Series.gauge("sampling_ratio", meaning, self.settings.ratio)
+
+    def _apply(self, settings: Settings) -> None:
+        self.settings = settings
+        self._rule = (threshold_of(settings.ratio), settings.slow_ns, settings.keep_errors)
