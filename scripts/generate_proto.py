@@ -22,7 +22,14 @@ def generate(directory: Path) -> None:
     """Into `directory`, as the packages are nested."""
     included = Path(protoc.__file__).parent / "_proto"  # google/protobuf/*.proto
     status = protoc.main(
-        ["protoc", f"-I{ROOT / 'proto'}", f"-I{included}", f"--python_out={directory}", f"--pyi_out={directory}", SOURCE]
+        [
+            "protoc",
+            f"-I{ROOT / 'proto'}",
+            f"-I{included}",
+            f"--python_out={directory}",
+            f"--pyi_out={directory}",
+            SOURCE,
+        ]
     )
     if status:
         raise SystemExit(f"protoc ended with status {status}")
