@@ -1,12 +1,12 @@
 """The service Control, without its transport: the path of a call and its encoded message in, an encoded answer out."""
 
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar, get_type_hints
 
 from enricher.config.model import Sampling
 from enricher.config.values import Rejected
 from enricher.errors import EnricherError
+from enricher.otlp.transport import StatusCode
 from enricher.sampling.sampler import Settings
 from enricher.sampling.threshold import threshold_of, written
 from enricher.telemetry.logs import get_logger
@@ -28,16 +28,6 @@ MESSAGE_MODULES: Final = ("enricher.control.v1.control_pb2", "google.protobuf.du
 Asked = TypeVar("Asked", bound="Message")
 
 
-class Code(IntEnum):
-    """gRPC's, as far as they are answered here."""
-
-    OK = 0
-    INVALID_ARGUMENT = 3
-    FAILED_PRECONDITION = 9
-    UNIMPLEMENTED = 12
-    UNAVAILABLE = 14
-
-
 @dataclass(frozen=True, slots=True)
 class InForce:
     generation: int  # grows with every change
@@ -57,7 +47,7 @@ class ChangeableSampling(Protocol):
 class _Refused(Exception):
     """The call is answered with this."""
 
-    def __init__(self, code: Code, message: str) -> None:
+    def __init__(self, code: StatusCode, message: str) -> None:
         super().__init__(message)
         self.code = code
 
@@ -68,7 +58,7 @@ class Control:
     def __init__(self, sampling: ChangeableSampling) -> None:
         self._sampling = sampling
         self._log = get_logger()
-        self._methods: "Mapping[str, Callable[[bytes], bytes]]" = {
+        self._methods: Mapping[str, Callable[[bytes], bytes]] = {
             GET_SAMPLING: self._get_sampling,
             SET_SAMPLING: self._set_sampling,
         }
@@ -76,13 +66,13 @@ class Control:
     def __call__(self, path: str, message: bytes) -> tuple[int, str, bytes]:
         method = self._methods.get(path)
         if method is None:
-            return Code.UNIMPLEMENTED, f"there is no {path}", b""
+            return StatusCode.UNIMPLEMENTED, f"there is no {path}", b""
         try:
-            return Code.OK, "", method(message)
+            return StatusCode.OK, "", method(message)
         except _Refused as refused:
             return refused.code, str(refused), b""
         except EnricherError as error:
-            return Code.UNAVAILABLE, str(error), b""
+            return StatusCode.UNAVAILABLE, str(error), b""
 
     def _get_sampling(self, message: bytes) -> bytes:
         from enricher.control.v1.control_pb2 import GetSamplingRequest, GetSamplingResponse
@@ -113,7 +103,7 @@ def _parsed(kind: type[Asked], message: bytes) -> Asked:
     try:
         return kind.FromString(message)
     except DecodeError as error:
-        raise _Refused(Code.INVALID_ARGUMENT, f"this is no {kind.DESCRIPTOR.name}") from error
+        raise _Refused(StatusCode.INVALID_ARGUMENT, f"this is no {kind.DESCRIPTOR.name}") from error
 
 
 def _checked(field: str, raw: object) -> float:
@@ -122,7 +112,7 @@ def _checked(field: str, raw: object) -> float:
     try:
         checked: float = kind.read(raw)
     except Rejected as rejected:
-        raise _Refused(Code.INVALID_ARGUMENT, f"{field.removesuffix('_ns')}: {rejected}") from rejected
+        raise _Refused(StatusCode.INVALID_ARGUMENT, f"{field.removesuffix('_ns')}: {rejected}") from rejected
     return checked
 
 
@@ -133,7 +123,7 @@ def _told(now: InForce | None) -> "control_pb2.Sampling":
 
     if now is None:
         raise _Refused(
-            Code.FAILED_PRECONDITION,
+            StatusCode.FAILED_PRECONDITION,
             "this pipeline does not sample: add sampling to service.pipelines.traces.processors",
         )
     slow = Duration()
