@@ -29,6 +29,7 @@ from enricher.recording.file import Head
 from enricher.recording.journal import Journal
 from enricher.recording.limit import Limit
 from enricher.recording.recorder import Recorder
+from enricher.sampling.sampler import Sampler
 from enricher.telemetry.health import Health
 from enricher.telemetry.logs import configure, get_logger
 from enricher.telemetry.metrics import Metrics
@@ -85,7 +86,13 @@ class Pipeline:
         self._exporter = assembly.exporter(exporter, settings.service.transport, line)
         index = EvidenceIndex(log_fd, ebpf.retention_ns, MAX_WAITS, MAX_SPAN_ENDS)
         enriching = settings.ebpf is not None  # without the processor, requests only pass through
-        joiner = assembled(index, enriching=enriching, stamp_all=ebpf.stamp == "all", host=os.uname().nodename)
+        joiner = assembled(
+            index,
+            enriching=enriching,
+            stamp_all=ebpf.stamp == "all",
+            host=os.uname().nodename,
+            sampler=Sampler(settings.sampling) if settings.sampling else None,
+        )
         self._journal = Journal(index, recorder)
         self._policy = Policy(
             index,

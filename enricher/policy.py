@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from enricher._native import Entry, EvidenceIndex, MalformedLog, Queue
 from enricher.join.hold import Held, Hold, Known
-from enricher.join.joiner import Joiner, OpenUntil
+from enricher.join.joiner import Joined, Joiner, OpenUntil
 from enricher.join.methods.method import Request, Window
 from enricher.otlp.queue import JOIN_BYTES
 from enricher.otlp.transport import StatusCode
@@ -145,6 +145,8 @@ class Policy:
         ):
             yield Series(name, "counter", meaning, "", {"": value})
         yield Series.gauge("join_held_requests", "requests that wait for evidence", len(self._hold))
+        if self._joiner.sampler:
+            yield from self._joiner.sampler.series()
         for name, value in self._index.statistics().items():
             yield Series.gauge(f"evidence_{name}", "of the evidence index", value)
 
@@ -161,12 +163,16 @@ class Policy:
         """Waits for so long at most for something new."""
         entries = self._queue.take_new(patience_s, JOIN_BYTES if self._journal.joins else 0)
         self._poll()
+        if sampler := self._joiner.sampler:
+            sampler.refresh()
+            self._journal.sampling(sampler.settings)
         now_ns = self._clock_ns()
         known = self._known(now_ns)
         settled_ns = max(known.going_on_ns, now_ns - PATIENCE_NS)
         window = Window(self._tail_ns, self._threshold_ns, settled_ns)
         last_window = replace(window, settled_ns=None)
-        decided = []
+        decided: list[Entry] = []
+        emptied: list[Entry] = []  # of these no span is left
         for entry in self._stored(entries) if self._store else entries:
             if self._store and self._store.decided_before(entry):
                 decided.append(entry)
@@ -175,11 +181,15 @@ class Policy:
         for held in self._hold.due(known, now_ns):
             patient = known.live and now_ns - held.arrived_ns < self._hold.longest_ns
             if self._decide(held, window if patient else last_window, now_ns):
-                decided.append(held.item.entry)
+                (decided if held.item.entry.spans else emptied).append(held.item.entry)
         if decided:
             if self._store:
                 self._store.decided(decided)
             self._queue.put(decided)
+        if emptied:
+            if self._store:
+                self._store.released(emptied)
+            self._queue.release(emptied)
         if self._store:
             self._store.turn()
             if not self._end_at_ns:
@@ -272,13 +282,20 @@ class Policy:
             elif decision.body is not None and len(decision.body) > self._max_body_bytes:
                 self._too_large += 1
                 verdict = Verdict.TOO_LARGE
-            elif decision.body is not None:
-                body = decision.body
-                held.item.entry.replace_body(body)
-                verdict = Verdict.CHANGED
+            else:
+                body = self._apply(decision, held.item.entry)
+                verdict = Verdict.UNTOUCHED if body is None else Verdict.CHANGED
         made = Decision(held.item.number, now_ns, window.settled_ns, verdict, open_until_ns, body or b"")
         self._journal.decided(request, made)
         return verdict is not Verdict.OPEN
+
+    def _apply(self, joined: Joined, entry: Entry) -> bytes | None:
+        if joined.body is not None:
+            entry.replace_body(joined.body)
+        if joined.sampled and self._joiner.sampler:
+            entry.sampled_out(joined.sampled.sampled_out)
+            self._joiner.sampler.count(joined.sampled)
+        return joined.body
 
     def _tell_fault(self, error: BaseException) -> None:
         self._failed_decisions += 1
