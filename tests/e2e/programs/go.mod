@@ -6,6 +6,7 @@ replace enricher/contrib/go/enricherlabels => ../../../contrib/go/enricherlabels
 
 require (
 	enricher/contrib/go/enricherlabels v0.0.0
+	github.com/klauspost/compress v1.20.3
 	go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc v0.72.0
 	go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp v0.72.0
 	go.opentelemetry.io/otel v1.47.0

@@ -58,13 +58,13 @@ func encodeRequest(spans int, random *rand.Rand) []byte {
 		"telemetry.sdk.language", "go", "telemetry.sdk.name", "opentelemetry", "telemetry.sdk.version", "1.47.0")
 	scope := text(nil, 1, "go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp")
 	scope = text(scope, 2, "0.72.0")
-	scopeSpans := bytes(nil, 1, scope)
+	scopeSpans := content(nil, 1, scope)
 	for range spans {
-		scopeSpans = bytes(scopeSpans, 2, encodeSpan(random))
+		scopeSpans = content(scopeSpans, 2, encodeSpan(random))
 	}
-	resourceSpans := bytes(nil, 1, resource)
-	resourceSpans = bytes(resourceSpans, 2, scopeSpans)
-	return bytes(nil, 1, resourceSpans)
+	resourceSpans := content(nil, 1, resource)
+	resourceSpans = content(resourceSpans, 2, scopeSpans)
+	return content(nil, 1, resourceSpans)
 }
 
 func encodeSpan(random *rand.Rand) []byte {
@@ -77,9 +77,9 @@ func encodeSpan(random *rand.Rand) []byte {
 	}
 	const server = 2
 	address := func() string { return fmt.Sprintf("10.0.%d.%d", random.IntN(256), random.IntN(256)) }
-	b := bytes(nil, wire.SpanTraceID, id(16))
-	b = bytes(b, wire.SpanSpanID, id(8))
-	b = bytes(b, wire.SpanParentID, id(8))
+	b := content(nil, wire.SpanTraceID, id(16))
+	b = content(b, wire.SpanSpanID, id(8))
+	b = content(b, wire.SpanParentID, id(8))
 	b = text(b, wire.SpanName, "GET /api/v1/orders/{id}")
 	b = number(b, wire.SpanKind, server)
 	b = fixed64(b, wire.SpanStart)
@@ -92,7 +92,7 @@ func encodeSpan(random *rand.Rand) []byte {
 		"network.protocol.version", "1.1", "client.address", address(),
 		"user_agent.original", "Go-http-client/1.1", "http.response.status_code", 200,
 		"http.response.body.size", random.IntN(4096))
-	b = bytes(b, wire.SpanStatus, nil)
+	b = content(b, wire.SpanStatus, nil)
 	return protowire.AppendFixed32(protowire.AppendTag(b, wire.SpanFlags, protowire.Fixed32Type), 0x101)
 }
 
@@ -106,16 +106,16 @@ func attributes(b []byte, field protowire.Number, keyValues ...any) []byte {
 		case int:
 			value = number(nil, 3, uint64(v))
 		}
-		b = bytes(b, field, bytes(text(nil, 1, keyValues[i].(string)), 2, value))
+		b = content(b, field, content(text(nil, 1, keyValues[i].(string)), 2, value))
 	}
 	return b
 }
 
-func bytes(b []byte, field protowire.Number, v []byte) []byte {
+func content(b []byte, field protowire.Number, v []byte) []byte {
 	return protowire.AppendBytes(protowire.AppendTag(b, field, protowire.BytesType), v)
 }
 
-func text(b []byte, field protowire.Number, v string) []byte { return bytes(b, field, []byte(v)) }
+func text(b []byte, field protowire.Number, v string) []byte { return content(b, field, []byte(v)) }
 
 func number(b []byte, field protowire.Number, v uint64) []byte {
 	return protowire.AppendVarint(protowire.AppendTag(b, field, protowire.VarintType), v)
