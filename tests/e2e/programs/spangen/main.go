@@ -66,11 +66,15 @@ func main() {
 	compressed := flag.String("compression", "none", "none, gzip or zstd")
 	impatient := flag.Bool("impatient", false, "drop what is refused instead of sending it again")
 	evidencePath := flag.String("evidence", "", "file, usually a pipe, for the records")
-	every := flag.Int("every", 20, "with -evidence: one of so many spans has waited")
+	version := flag.Int("events-version", eventsVersion, "with -evidence: of the records that are wanted")
+	every := flag.Int("every", 20, "with -evidence: one of so many spans has waited; 0: none")
 	flag.Parse()
 
 	var evidence *os.File
 	if *evidencePath != "" {
+		if *version != eventsVersion {
+			check(fmt.Errorf("records of version %d are wanted, these are of %d", *version, eventsVersion))
+		}
 		file, err := os.OpenFile(*evidencePath, os.O_WRONLY, 0)
 		check(err)
 		evidence = file

@@ -24,14 +24,14 @@ type request struct {
 }
 
 // spanBytes are places in a request.
-type spanBytes struct{ traceID, spanID, start, end []byte }
+type spanBytes struct{ traceID, spanID, parentID, start, end []byte }
 
 func newRequest(spans int, seed uint64) *request {
 	r := &request{random: rand.New(rand.NewPCG(seed, uint64(time.Now().UnixNano())))}
 	r.bytes = encodeRequest(spans, r.random)
 	check(wire.Spans(r.bytes, func(span []byte, _ bool) {
 		r.spans = append(r.spans, spanBytes{
-			wire.Field(span, wire.SpanTraceID), wire.Field(span, wire.SpanSpanID),
+			wire.Field(span, wire.SpanTraceID), wire.Field(span, wire.SpanSpanID), wire.Field(span, wire.SpanParentID),
 			wire.Field(span, wire.SpanStart), wire.Field(span, wire.SpanEnd),
 		})
 	}))
