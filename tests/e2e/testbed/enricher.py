@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +29,15 @@ def _same(message: bytes) -> bytes:
     return message
 
 
+def _otlp_grpc(to_port: int) -> dict[str, Any]:
+    return {
+        "otlp_grpc": {
+            "endpoint": f"127.0.0.1:{to_port}",
+            "retry_on_failure": {"initial_interval": "100ms", "max_interval": "500ms"},
+        }
+    }
+
+
 class Enricher(Program):
     """`enricher run --config FILE`, or `enricher record RECORDING --config FILE`."""
 
@@ -39,33 +48,40 @@ class Enricher(Program):
         *,
         before: Sequence[str] = (),
         ebpf: dict[str, Any] | None = None,
+        http: bool = False,
+        exporter: Mapping[str, Any] | None = None,
         recording: Path | None = None,
         record_options: Sequence[str] = (),
     ) -> None:
+        """It sends spans to `to_port` over gRPC, or as `exporter` says, the section of the configuration.
+
+        `http`: it also takes spans over HTTP, on `http_port`.
+        """
         self.port = free_port()
+        self.http_port = free_port() if http else 0
         self.metrics_port = free_port()
         self.directory = directory
         config = directory / "enricher.yaml"
-        config.write_text(json.dumps(self._config(to_port, ebpf or {})))  # which is YAML, too
+        settings = self._config(exporter or _otlp_grpc(to_port), ebpf or {})
+        config.write_text(json.dumps(settings))  # which is YAML, too
         verb = ["record", str(recording), *record_options] if recording else ["run"]
         command = [*before, sys.executable, "-m", "enricher.cli.main", *verb, "--config", str(config)]
         super().__init__("enricher", command, directory / "enricher.log")
 
     def _become_ready(self) -> None:
         self.wait_listening(self.port)
+        if self.http_port:
+            self.wait_listening(self.http_port)
 
-    def _config(self, to_port: int, ebpf: dict[str, Any]) -> dict[str, Any]:
+    def _config(self, exporters: Mapping[str, Any], ebpf: dict[str, Any]) -> dict[str, Any]:
+        ports = {"grpc": self.port} | ({"http": self.http_port} if self.http_port else {})
+        protocols = {name: {"endpoint": f"127.0.0.1:{port}"} for name, port in ports.items()}
         return {
-            "receivers": {"otlp": {"protocols": {"grpc": {"endpoint": f"127.0.0.1:{self.port}"}}}},
+            "receivers": {"otlp": {"protocols": protocols}},
             "processors": {"ebpf": ebpf},
-            "exporters": {
-                "otlp_grpc": {
-                    "endpoint": f"127.0.0.1:{to_port}",
-                    "retry_on_failure": {"initial_interval": "100ms", "max_interval": "500ms"},
-                }
-            },
+            "exporters": exporters,
             "service": {
-                "pipelines": {"traces": {"receivers": ["otlp"], "processors": ["ebpf"], "exporters": ["otlp_grpc"]}},
+                "pipelines": {"traces": {"receivers": ["otlp"], "processors": ["ebpf"], "exporters": [*exporters]}},
                 "telemetry": {"metrics": {"address": f"127.0.0.1:{self.metrics_port}"}},
             },
         }
