@@ -7,7 +7,6 @@ there, the exit status is 1.
 """
 
 import argparse
-import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -106,10 +105,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=3.0, help="of each flat-out and half-load run")
     parser.add_argument("--memory-seconds", type=float, default=40.0, help="at 10,000 spans/s")
     parser.add_argument("--overload-minutes", type=float, default=1.0, help="with the backend away; 0: not at all")
-    cores = sorted(os.sched_getaffinity(0))
-    half = max(1, len(cores) // 2)
-    parser.add_argument("--subject-cores", nargs="+", type=int, default=cores[:half], help="all but scaling: the first")
-    parser.add_argument("--load-cores", nargs="+", type=int, default=cores[half:] or cores)
+    cores = Cores.halves()
+    parser.add_argument(
+        "--subject-cores", nargs="+", type=int, default=cores.subject, help="all but scaling: the first"
+    )
+    parser.add_argument("--load-cores", nargs="+", type=int, default=cores.load)
     parser.add_argument("--no-verdict", action="store_true", help="status 0 whatever was reached")
     parser.add_argument("--json", type=Path, help="write every measurement here")
     arguments = parser.parse_args()

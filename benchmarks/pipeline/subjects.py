@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from enricher._native import LogWriter
 from enricher.config.load import load
@@ -46,6 +46,13 @@ class Cores:
 
     subject: Sequence[int]
     load: Sequence[int]
+
+    @classmethod
+    def halves(cls) -> Self:
+        """Of those that this process may use."""
+        cores = sorted(os.sched_getaffinity(0))
+        half = max(1, len(cores) // 2)
+        return cls(cores[:half], cores[half:] or cores)
 
     @property
     def one(self) -> list[int]:
