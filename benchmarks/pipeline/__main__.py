@@ -9,7 +9,8 @@ there, the exit status is 1.
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from benchmarks.kit import Row, progress, table, write_json
@@ -24,9 +25,12 @@ SIZE_IN_DEPTH = 512  # what an SDK's batches have at most
 COMPRESSED = ("collector", "attributes", "native-evidence", "native-stamp")
 # Those in which nothing is held back for a tail: the age is the hop's alone.
 AGED = ("bare", "collector", "native", "grpcio")
-RESIDENT = ("native", "native-evidence", "grpcio")
+RESIDENT = ("native", "native-evidence")
 OVERLOADED = "native"
 PARTS = ("flow", "memory", "scaling", "overload")
+
+# Of the cores of a measurement, what others may use of them before it is done again.
+MOST_FOREIGN = 0.15
 
 Rows = dict[str, list[Row]]
 
@@ -39,6 +43,14 @@ def cases(subjects: Sequence[str], sizes: Sequence[int]) -> Iterator[Case]:
         for name in COMPRESSED if in_depth else ():
             if name in subjects:
                 yield Case(name, spans, "gzip")
+
+
+def undisturbed(measure: Callable[[], Row], tries: int) -> Row:
+    """Measures again while others use the cores, and keeps the least disturbed: the choice never looks at the result."""
+    rows = [measure()]
+    while rows[-1]["foreign"] > MOST_FOREIGN and len(rows) < tries:
+        rows.append(measure())
+    return min(rows, key=lambda row: row["foreign"])
 
 
 def main() -> int:
@@ -59,7 +71,7 @@ def main() -> int:
             # Forth and back, so that no subject always follows the same one.
             turns = wanted if number % 2 == 0 else wanted[::-1]
             for case in turns if "flow" in arguments.parts else ():
-                row = flow.measure(bench, case, arguments.seconds)
+                row = undisturbed(partial(flow.measure, bench, case, arguments.seconds), arguments.tries)
                 progress(f"round {number} {case.name}: {row['spans_per_cpu_s']:,.0f} spans/CPU-s")
                 note(case.name, row)
             for name in enrichers if "memory" in arguments.parts else ():
@@ -67,7 +79,7 @@ def main() -> int:
                 progress(f"round {number} {name}: {row['idle_mib']:.1f} MiB idle, {row['resident_mib']:.1f} MiB")
                 note(name, row)
             for workers in (1, 2) if "scaling" in arguments.parts else ():
-                row = scaling.measure(bench, workers, arguments.seconds)
+                row = undisturbed(partial(scaling.measure, bench, workers, arguments.seconds), arguments.tries)
                 progress(f"round {number} workers {workers}: {row['spans_per_s']:,.0f} spans/s")
                 note(f"{workers} worker" + "s" * (workers > 1), row)
         if "overload" in arguments.parts and arguments.overload_minutes:
@@ -103,6 +115,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--spans", nargs="+", type=int, default=SIZES, help="spans in a request")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each flat-out and half-load run")
+    parser.add_argument("--tries", type=int, default=2, help="at most, where others use the cores meanwhile")
     parser.add_argument("--memory-seconds", type=float, default=40.0, help="at 10,000 spans/s")
     parser.add_argument("--overload-minutes", type=float, default=1.0, help="with the backend away; 0: not at all")
     cores = Cores.halves()
@@ -114,7 +127,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="write every measurement here")
     arguments = parser.parse_args()
     if arguments.quick:
-        arguments.rounds, arguments.seconds, arguments.spans = 1, 1.0, arguments.spans[-1:]
+        arguments.rounds, arguments.tries, arguments.seconds, arguments.spans = 1, 1, 1.0, arguments.spans[-1:]
         arguments.memory_seconds, arguments.overload_minutes, arguments.no_verdict = 3.0, 0.1, True
     return arguments
 

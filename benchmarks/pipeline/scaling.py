@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from benchmarks.kit import Column, cpu_seconds, thousands
+from benchmarks.kit import Column, Foreign, cpu_seconds, thousands
 from benchmarks.pipeline.load import Load, collect, generate, sink
 from benchmarks.pipeline.subjects import Bench, service
 
@@ -18,6 +18,7 @@ COLUMNS = (
     Column("marked", "marked", "{:.1%}".format),
     Column("lost", "lost", "{:.0f}".format),
     Column("refused", "refused", "{:.0f}".format),
+    Column("cores used by others", "foreign"),
 )
 
 
@@ -26,10 +27,12 @@ def measure(bench: Bench, workers: int, seconds: float) -> dict[str, float]:
     load = Load(spans=SPANS, seconds=seconds, connections=CONNECTIONS, concurrency=2 * CONNECTIONS)
     with sink(bench) as receiver, service(bench, workers, receiver.port) as found:
         collect(receiver, generate(bench, found, replace(load, seconds=WARM_UP_S))["acked_spans"])
+        foreign = Foreign([*bench.cores.subject[:workers], *bench.cores.load])
         used = cpu_seconds(found.pid)
         sent = generate(bench, found, load)
         got = collect(receiver, sent["acked_spans"])
         used = cpu_seconds(found.pid) - used
+        disturbed = foreign.cores_used()
     return {
         "spans_per_s": got["spans"] / got["seconds"],
         "spans_per_cpu_s": got["spans"] / used,
@@ -37,4 +40,5 @@ def measure(bench: Bench, workers: int, seconds: float) -> dict[str, float]:
         "marked": got["prefix_spans"] / max(1, got["sampled_spans"]),
         "lost": sent["acked_spans"] - got["spans"],
         "refused": sent["refused_spans"],
+        "foreign": disturbed,
     }
