@@ -46,7 +46,7 @@ def cases(subjects: Sequence[str], sizes: Sequence[int]) -> Iterator[Case]:
 
 
 def undisturbed(measure: Callable[[], Row], tries: int) -> Row:
-    """Measures again while others use the cores, and keeps the least disturbed: the choice never looks at the result."""
+    """Measures again while others use the cores, and keeps the least disturbed: the result has no say in that."""
     rows = [measure()]
     while rows[-1]["foreign"] > MOST_FOREIGN and len(rows) < tries:
         rows.append(measure())
