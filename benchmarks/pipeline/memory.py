@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from benchmarks.kit import Column, memory_mib, thousands
 from benchmarks.pipeline.load import Load, collect, generate, generator, sink
-from benchmarks.pipeline.subjects import ENRICHERS, LIMIT_MIB, Bench, Subject, pipeline
+from benchmarks.pipeline.subjects import ENRICHERS, ROOM, Bench, Subject, pipeline
 from enricher.supervisor import LOG_RECORDS
 from tests.e2e.testbed.processes import free_port, wait_until
 
@@ -74,16 +74,16 @@ def overload(bench: Bench, name: str, seconds: float) -> dict[str, float]:
         "first_mib": begin,
         "rest_mib": rest,
         "highest_mib": max(samples),
-        "of_limit": max(samples) / LIMIT_MIB,
+        "of_limit": max(samples) / ROOM.limit_mib,
         "growth": rest / begin - 1,
-        "limit_mib": LIMIT_MIB,
+        "limit_mib": ROOM.limit_mib,
         "lost": sent["acked_spans"] - arrived,
     }
 
 
 def _started(bench: Bench, name: str, to_port: int) -> AbstractContextManager[Subject]:
     """With a log as deep as the supervisor makes it, since its pages count."""
-    return pipeline(bench, ENRICHERS[name], free_port(), to_port, log_records=LOG_RECORDS)
+    return pipeline(bench, ENRICHERS[name], free_port(), to_port, room=ROOM, log_records=LOG_RECORDS)
 
 
 def _watched(bench: Bench, to: Subject, load: Load) -> tuple[dict[str, float], list[float]]:

@@ -26,9 +26,6 @@ from tests.e2e.testbed.workload import Collector, Compression
 # At most a million spans a second are sent, each with a record: a quarter of a second.
 DEEP_LOG_RECORDS = 1 << 18
 
-# Of the pipeline's memory; only the overloaded come near.
-LIMIT_MIB = 256
-
 Transport = Literal["native", "grpcio"]
 Work = Literal["plain", "evidence", "stamp"]
 
@@ -65,6 +62,20 @@ class Bench:
 
     directory: Path
     cores: Cores
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What the pipeline may hold at most."""
+
+    queue_mib: int
+    limit_mib: int
+
+
+# A million spans a second, held for a tail of 300 ms: by default they would be refused, and sent again a second later.
+ROOM_FLAT_OUT = Room(queue_mib=512, limit_mib=2048)
+# The queue's own default, and half the default limit.
+ROOM = Room(queue_mib=128, limit_mib=256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +145,12 @@ def pipeline(
     to_port: int,
     *,
     compression: Compression = "none",
+    room: Room = ROOM_FLAT_OUT,
     log_records: int = DEEP_LOG_RECORDS,
 ) -> Iterator[Subject]:
     """The unprivileged half alone, with a log that nobody or the stand-in of the observer writes to."""
     config = bench.directory / "pipeline.yaml"
-    config.write_text(json.dumps(settings(kind, port, to_port, compression)))  # which is YAML, too
+    config.write_text(json.dumps(settings(kind, port, to_port, compression, room)))  # which is YAML, too
     with ExitStack() as stack:
         writable = os.memfd_create("evidence", os.MFD_CLOEXEC)
         stack.callback(os.close, writable)
@@ -191,7 +203,9 @@ def service(bench: Bench, workers: int, to_port: int) -> Iterator[Subject]:
         yield Subject(port, program)
 
 
-def settings(kind: Enricher, port: int, to_port: int, compression: Compression = "none") -> dict[str, Any]:
+def settings(
+    kind: Enricher, port: int, to_port: int, compression: Compression = "none", room: Room = ROOM_FLAT_OUT
+) -> dict[str, Any]:
     """A configuration of the product, as of its file."""
     return {
         "receivers": {"otlp": {"protocols": {"grpc": {"endpoint": f"127.0.0.1:{port}"}}}},
@@ -200,12 +214,13 @@ def settings(kind: Enricher, port: int, to_port: int, compression: Compression =
             "otlp_grpc": {
                 "endpoint": f"127.0.0.1:{to_port}",
                 "compression": compression,
+                "sending_queue": {"queue_size": 100_000, "queue_size_mib": room.queue_mib},
                 "retry_on_failure": {"initial_interval": "100ms", "max_interval": "1s", "max_elapsed_time": "0"},
             }
         },
         "service": {
             "transport": kind.transport,
-            "memory": {"limit_mib": LIMIT_MIB},
+            "memory": {"limit_mib": room.limit_mib},
             "pipelines": {"traces": {"receivers": ["otlp"], "processors": ["ebpf"], "exporters": ["otlp_grpc"]}},
             "telemetry": {"metrics": {"address": f"127.0.0.1:{free_port()}"}},
         },
