@@ -8,7 +8,7 @@ import pytest
 from enricher.evidence.records import EVENTS_VERSION, Event, EventKind
 from tests.e2e.testbed.workload import Compression, Sink
 
-SPANS = 40
+SPANS = 8  # in a request: fewer than one of them waits
 EVERY = 20
 
 
@@ -35,7 +35,8 @@ def test_each_span_has_its_end_and_one_in_twenty_a_wait(
     }
     waits = [event for event in events if event.kind is EventKind.WAIT]
     assert spans.keys() == ends.keys()
-    assert len(waits) * EVERY == len(ends) == len(events) - len(waits) > 0
+    assert len(waits) == len(ends) // EVERY > 0
+    assert len(events) == len(ends) + len(waits)
     for span_id, event in ends.items():
         span = spans[span_id]
         assert event.end_ns - event.start_ns == span.end_time_unix_nano - span.start_time_unix_nano

@@ -34,7 +34,8 @@ func (r *request) evidence(sender, every int) []byte {
 	for i, span := range r.spans {
 		goid := uint64((sender+1)*goroutinesEach + i)
 		start := end - uint64(spanLength)
-		if every > 0 && i%every == 0 {
+		r.told++
+		if every > 0 && r.told%every == 0 {
 			r.records = appendWait(r.records, goid, start+uint64(spanLength)/2)
 		}
 		r.records = appendSpanEnd(r.records, goid, start, end, span)
