@@ -1,7 +1,7 @@
 """The least a Python OTLP/gRPC forwarder can do: bytes in, the same bytes out, nothing looked at.
 
-The yardstick of benchmarks/pipeline.py: `python -m benchmarks.grpcio_forwarder LISTEN_PORT TO_PORT`. The sender is
-answered when the backend has answered, with its answer.
+The yardstick of benchmarks/pipeline: `python -m benchmarks.pipeline.grpcio_forwarder LISTEN_PORT TO_PORT`. The sender
+is answered when the backend has answered, with its answer.
 """
 
 import signal

@@ -1,7 +1,7 @@
 """Plays the observer: records from a pipe into the evidence log, with heartbeats, and no kernel anywhere.
 
-`python -m benchmarks.evidence_writer LOG_FD FIFO`. The records are what spangen says the probes saw of its spans.
-It prints one line of JSON when it reads, and ends by SIGTERM.
+`python -m benchmarks.pipeline.evidence_writer LOG_FD FIFO`. The records are what spangen says the probes saw
+of its spans. It prints one line of JSON when it reads, and ends by SIGTERM.
 """
 
 import fcntl
@@ -11,7 +11,7 @@ import sys
 import time
 
 from enricher._native import LogWriter
-from enricher.evidence.records import RECORD_SIZE, EventFlag, EventKind
+from enricher.evidence.records import RECORD_SIZE, Event, EventFlag, EventKind
 
 WATCHED_PID = 4242  # of the process that spangen says its spans are of
 # Drained by the clock, like a ring of the probes, and a quarter of it at 50 MB/s of records.
@@ -25,13 +25,13 @@ LAG_NS = 10_000_000
 
 def watched() -> bytes:
     """The record that says that the process is watched, and has been since it began."""
-    flags = EventFlag.PROCESS_HAS_GOROUTINES | EventFlag.PROCESS_HAS_SPAN_ENDS
-    record = bytearray(RECORD_SIZE)
-    record[0:8] = (1).to_bytes(8, "little")
-    record[32:36] = WATCHED_PID.to_bytes(4, "little")
-    record[40:42] = int(EventKind.PROCESS).to_bytes(2, "little")
-    record[42:44] = int(flags).to_bytes(2, "little")
-    return bytes(record)
+    known = (
+        EventFlag.PROCESS_HAS_GOROUTINES
+        | EventFlag.PROCESS_HAS_SPAN_ENDS
+        | EventFlag.PROCESS_HAS_SPAN_STARTS
+        | EventFlag.PROCESS_HAS_LINEAGE
+    )
+    return Event(start_ns=1, tgid=WATCHED_PID, kind=EventKind.PROCESS, flags=known).pack()
 
 
 def main() -> None:
