@@ -103,7 +103,7 @@ def called(address: str, token: str, path: str, message: bytes) -> bytes:
         except grpc.RpcError as error:
             call = cast("grpc.Call", error)  # which it is, says gRPC's documentation
             fix = {
-                grpc.StatusCode.UNAVAILABLE: "see that `enricher run` runs with service.control, and give --address as there",
+                grpc.StatusCode.UNAVAILABLE: "see that it runs with service.control, and give --address as there",
                 grpc.StatusCode.UNAUTHENTICATED: "give --token-file with the token of service.control.auth",
             }.get(call.code(), "")
             raise CannotControl(f"{address}: {call.details() or call.code().name}", fix=fix) from error
