@@ -50,7 +50,7 @@ impl Default for Limits {
             max_connection_age: Duration::from_secs(3600),
             connection_grace: Duration::from_secs(60),
             max_connection_idle: Duration::from_secs(900),
-            max_watchers: 64,
+            max_watchers: 8,
             health_holds: Duration::from_secs(5),
             max_callbacks: 16,
             callback_timeout: Duration::from_secs(5),
