@@ -62,8 +62,12 @@ class Entry(Protocol):
     def spans(self) -> int: ...
 
     @property
+    def size(self) -> int:
+        """Of the body."""
+
+    @property
     def body(self) -> bytes | None:
-        """None: not in memory."""
+        """A copy. None: it is not in memory."""
 
     def replace_body(self, body: bytes | None, /) -> None: ...
 
@@ -158,9 +162,9 @@ class DurableQueue:
         are to come again. The others are safe, as far as `fsync` says.
         """
         refused: list[E] = []
-        for block in _blocks([(entry, entry.body or b"") for entry in entries if not entry.id]):
+        for block in _blocks([entry for entry in entries if not entry.id]):
             if refused or not self._append(block):
-                refused += [entry for entry, _ in block]
+                refused += block
         if refused:
             reason = (self._trouble or StorageError).code
             self._enqueue_failed.add(sum(entry.spans for entry in refused), reason)
@@ -174,12 +178,12 @@ class DurableQueue:
             for entry in entries:
                 self._recovering.forget(entry.id)
                 self._decided_before.discard(entry.id)
-            for block in _blocks([(entry, body) for entry in entries if (body := entry.body) is not None]):
-                full = self._waiting.bytes + sum(len(body) for _, body in block) > self._memory_bytes
+            for block in _blocks(entries):
+                full = self._waiting.bytes + sum(entry.size for entry in block) > self._memory_bytes
                 if full and self._drop(block):
                     continue
-                for entry, body in block:
-                    self._waiting.add(entry.id, len(body))
+                for entry in block:
+                    self._waiting.add(entry.id, entry.size)
 
     def decided_before(self, entry: Entry) -> bool:
         """Whether it was decided in an earlier life, and is not to be decided again."""
@@ -289,10 +293,10 @@ class DurableQueue:
         for counter in (self._enqueue_failed, self._damaged, self._recovered, self._unmarked):
             yield counter.series()
 
-    def _append(self, block: Sequence[tuple[Entry, bytes]]) -> bool:
+    def _append(self, block: Sequence[Entry]) -> bool:
         rows = [
-            Kept(number, entry.spans, decided=False, body=body)
-            for number, (entry, body) in enumerate(block, start=self._next_id)
+            Kept(number, entry.spans, decided=False, body=entry.body or b"")
+            for number, entry in enumerate(block, start=self._next_id)
         ]
         with self._lock:
             try:
@@ -307,7 +311,7 @@ class DurableQueue:
         if self._trouble:
             self._trouble = None
             log.info("requests can be stored again", file=self._path)
-        for row, (entry, _) in zip(rows, block, strict=True):
+        for row, entry in zip(rows, block, strict=True):
             entry.id = row.id
         return True
 
@@ -339,14 +343,14 @@ class DurableQueue:
         self._requests -= removed
         self._sending, self._removed = [], []
 
-    def _drop(self, block: Sequence[tuple[Entry, bytes]]) -> bool:
-        rows = [Kept(entry.id, entry.spans, decided=True, body=body) for entry, body in block]
+    def _drop(self, block: Sequence[Entry]) -> bool:
+        rows = [Kept(entry.id, entry.spans, decided=True, body=entry.body or b"") for entry in block]
         try:
             self._with_reserve(lambda file: file.replace(rows), again=False)
         except StorageError as error:  # then they stay in memory
             self._tell(error)
             return False
-        for entry, _ in block:
+        for entry in block:
             entry.replace_body(None)
             self._dropped.add(entry.id)
         return True
@@ -460,15 +464,15 @@ class DurableQueue:
         self._damaged.add(damage.requests, "request")
 
 
-def _blocks(entries: Sequence[tuple[E, bytes]]) -> Iterator[list[tuple[E, bytes]]]:
+def _blocks(entries: Sequence[E]) -> Iterator[list[E]]:
     """What goes into one transaction each."""
-    block: list[tuple[E, bytes]] = []
+    block: list[E] = []
     size = 0
-    for entry, body in entries:
-        if block and (size + len(body) > _TRANSACTION_BYTES or len(block) == _TRANSACTION_ROWS):
+    for entry in entries:
+        if block and (size + entry.size > _TRANSACTION_BYTES or len(block) == _TRANSACTION_ROWS):
             yield block
             block, size = [], 0
-        block.append((entry, body))
-        size += len(body)
+        block.append(entry)
+        size += entry.size
     if block:
         yield block

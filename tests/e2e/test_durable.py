@@ -23,6 +23,7 @@ from tests.e2e.transport import Backend
 SPANS = 10  # in a request
 ARRIVAL_DEADLINE_S = 60.0
 MIB = 1 << 20
+PADDING = 50_000  # of a request
 
 
 @pytest.fixture
@@ -202,14 +203,14 @@ def test_a_full_disk_is_told_to_the_senders_and_costs_nothing_acknowledged(progr
 @pytest.mark.parametrize("seed", range(4))
 def test_flipped_bits_in_the_file_deliver_no_wrong_bytes(programs: Path, place: Path, seed: int) -> None:
     port = free_port()
-    with durable(place, port) as enricher, Senders(enricher.port, spans=SPANS, padding=20_000) as senders:
-        senders.wait_for_more(200 * SPANS)
+    with durable(place, port) as enricher, Senders(enricher.port, spans=SPANS, padding=PADDING) as senders:
+        senders.wait_for_more(300 * SPANS)  # more than the WAL is let grow to
         kill(enricher.wait_for_child("pipeline"))
         enricher.stop()
     chance = random.Random(seed)
     for path in (place / "queue").glob("queue-0.sqlite3*"):
         content = bytearray(path.read_bytes())
-        for _ in range(3):
+        for _ in range(5):
             bit = chance.randrange(len(content) * 8)
             content[bit // 8] ^= 1 << bit % 8
         path.write_bytes(content)
@@ -230,3 +231,4 @@ def test_flipped_bits_in_the_file_deliver_no_wrong_bytes(programs: Path, place: 
         for kept in spans_of(request):
             wanted = random.Random(kept.span.name)
             assert (kept.span.trace_id, kept.span.span_id) == (wanted.randbytes(16), wanted.randbytes(8))
+            assert kept.span.trace_state in ("", "x" * (PADDING // SPANS))

@@ -1,5 +1,6 @@
 """A disk that is full, by itself or by others: senders are told, what is stored goes out, and room is used again."""
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,13 @@ import pytest
 
 from enricher.otlp.durable import DurableQueue
 from tests.unit.durable_entries import MIB, FakeEntry, deliver, entries, opened, recovered, value, values
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(tmp_path: Path) -> Iterator[None]:
+    """What pytest keeps of the last runs would be gigabytes."""
+    yield
+    shutil.rmtree(tmp_path, ignore_errors=True)
 
 
 @pytest.fixture(params=["tmpfs", "ext4"])

@@ -18,6 +18,10 @@ class FakeEntry:
     spans: int = 1
     id: int = 0
 
+    @property
+    def size(self) -> int:
+        return len(self.body or b"")
+
     def replace_body(self, body: bytes | None) -> None:
         self.body = body
 

@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,13 @@ from tests.unit.durable_entries import (
 FILE = "queue-0.sqlite3"
 WAL = "queue-0.sqlite3-wal"
 FLIPS = int(os.environ.get("DURABLE_FLIPS", "40"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(tmp_path: Path) -> Iterator[None]:
+    """What pytest keeps of the last runs would be gigabytes."""
+    yield
+    shutil.rmtree(tmp_path, ignore_errors=True)
 
 
 def asides(directory: Path) -> list[str]:
