@@ -1,4 +1,4 @@
-"""Scan, splice and match, against protobuf's own parser.
+"""Scan, splice, sample and match, against protobuf's own parser.
 
 `python -m benchmarks.wire [--quick] [--rounds N] [--json FILE]`: every figure is CPU time of this thread in ns a span,
 for requests of 512, 64 and 8 spans of about 560 bytes with ten attributes, the spans of each request their own. All
@@ -22,6 +22,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from benchmarks.kit import Column, progress, table, write_json
 from enricher._native import EvidenceIndex, LogWriter, Request, encode_attributes
 from enricher.evidence.records import Event, EventFlag, EventKind, SpanIds, WaitKind
+from enricher.sampling.threshold import threshold_of
 
 SIZES = (512, 64, 8)
 SPANS = 16_384  # of all requests of one size together
@@ -36,6 +37,7 @@ PERIOD_NS = 30_000  # between two span ends of the whole process
 ADDED = encode_attributes(
     {"ebpf.system_call_blocked": True, "ebpf.syscall.name": "write", "ebpf.syscall.blocked.duration": 0.03}
 )
+TENTH = (threshold_of(0.1), 1_000_000_000, True)
 COLUMNS = tuple(Column(f"{size} spans a request", str(size), "{:.0f}".format) for size in SIZES)
 
 Steps = dict[str, Callable[[], object]]
@@ -47,7 +49,7 @@ def span_ids(number: int) -> tuple[bytes, bytes]:
     return made.randbytes(16), made.randbytes(8)
 
 
-def body(numbers: list[int]) -> bytes:
+def body(numbers: list[int], trace_state: str = "") -> bytes:
     """A request as the Go SDK with otelhttp writes it."""
     request = ExportTraceServiceRequest()
     resource = request.resource_spans.add()
@@ -61,7 +63,7 @@ def body(numbers: list[int]) -> bytes:
         span = scope.spans.add(
             trace_id=trace_id, span_id=span_id, parent_span_id=span_id, name="GET /api/v1/orders/{id}"
         )
-        span.kind, span.flags = Span.SPAN_KIND_CLIENT, 0x101
+        span.kind, span.flags, span.trace_state = Span.SPAN_KIND_CLIENT, 0x101, trace_state
         span.start_time_unix_nano, span.end_time_unix_nano = end_ns - DURATION_NS, end_ns
         for key, text in (
             ("http.request.method", "GET"),
@@ -128,7 +130,8 @@ def steps(size: int, indexes: dict[str, EvidenceIndex]) -> Steps:
     chosen = random.Random(size).sample(range(SPAN_ENDS), SPANS)
     bodies = [body(chosen[at : at + size]) for at in range(0, SPANS, size)]
     strangers = [body([SPAN_ENDS + n for n in chosen[at : at + size]]) for at in range(0, SPANS, size)]
-    next_body = cycle(bodies).__next__
+    sampled_before = [body(chosen[at : at + size], "ot=th:8") for at in range(0, SPANS, size)]
+    next_body, next_sampled = cycle(bodies).__next__, cycle(sampled_before).__next__
     known, unknown = (cycle([Request.scan(one) for one in some]).__next__ for some in (bodies, strangers))
     patches = [(ordinal, ADDED) for ordinal in range(size)]
 
@@ -137,6 +140,12 @@ def steps(size: int, indexes: dict[str, EvidenceIndex]) -> Steps:
 
     def scan_and_splice() -> object:
         return Request.scan(next_body()).splice(patches)
+
+    def scan_and_sample() -> object:
+        return Request.scan(next_body()).sample(TENTH, [], [])
+
+    def scan_and_sample_again() -> object:
+        return Request.scan(next_sampled()).sample(TENTH, [], [])
 
     def parse() -> object:
         return ExportTraceServiceRequest.FromString(next_body())
@@ -155,6 +164,8 @@ def steps(size: int, indexes: dict[str, EvidenceIndex]) -> Steps:
     return {
         "scan": scan,
         "scan, splice 3 attributes on every span": scan_and_splice,
+        "scan, sample a tenth": scan_and_sample,
+        "scan, sample a tenth, each span with a tracestate": scan_and_sample_again,
         "match, no span known": matching(indexes["none"], unknown),
         "match, all known, none blocked": matching(indexes["none"], known),
         "match, all known, 5 % blocked": matching(indexes["some"], known),
