@@ -73,7 +73,7 @@ GOALS = (
 
 
 def verdict(rows: Rounds) -> tuple[str, bool]:
-    """A line for each goal that was measured, and whether all of those are reached."""
+    """A line for each goal that was measured, "" if none was, and whether all of those are reached."""
     lines = [["figure", "goal", "reached", ""]]
     met = True
     for goal in GOALS:
@@ -91,4 +91,4 @@ def verdict(rows: Rounds) -> tuple[str, bool]:
                 "" if good else "NOT REACHED",
             ]
         )
-    return columns(lines), met
+    return columns(lines) if len(lines) > 1 else "", met

@@ -42,9 +42,11 @@ def test_each_span_has_its_end_and_one_in_twenty_a_wait(
         assert event.end_ns - event.start_ns == span.end_time_unix_nano - span.start_time_unix_nano
         assert event.span.parent_span_id == span.parent_span_id
         assert event.goid == event.root_goid != 0
+    by_goroutine = {end.goid: end for end in ends.values()}
+    assert len(by_goroutine) == len(ends)
     for wait in waits:
-        around = [end for end in ends.values() if end.goid == wait.goid and end.start_ns < wait.start_ns < end.end_ns]
-        assert [wait.end_ns < end.end_ns for end in around] == [True]
+        end = by_goroutine[wait.goid]
+        assert end.start_ns < wait.start_ns < wait.end_ns < end.end_ns
         assert wait.peer.port == 443
 
 

@@ -36,6 +36,10 @@ def test_a_goal_that_was_not_measured_is_neither_told_of_nor_failed() -> None:
     assert [line.split(",")[0] for line in told.splitlines()[1:]] == ["added at half load"]
 
 
+def test_nothing_measured_is_nothing_to_tell() -> None:
+    assert verdict({}) == ("", True)
+
+
 def test_one_goal_that_is_not_reached_is_named_and_fails_the_whole() -> None:
     measured = rows("added_p50_ms", **{"native 512": [0.6]}) | rows("idle_mib", **{"native-evidence": [40.0]})
     told, met = verdict(measured)

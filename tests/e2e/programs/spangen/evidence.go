@@ -9,18 +9,18 @@ import (
 
 // Of probes/events.h, as of eventsVersion; the benchmark says which version it reads.
 const (
-	eventsVersion  = 2
-	recordSize     = 112
-	eventWait      = 1
-	eventSpanEnd   = 3
-	waitForWrite   = 1
-	waitParked     = 2
-	fdSocket       = 12
-	syscallWrite   = 1
-	familyINET     = 2
-	protocolTCP    = 6
-	waitLength     = 2 * time.Millisecond
-	goroutinesEach = 1 << 20 // of one sender: no two have one in common
+	eventsVersion = 2
+	recordSize    = 112
+	eventWait     = 1
+	eventSpanEnd  = 3
+	waitForWrite  = 1
+	waitParked    = 2
+	fdSocket      = 12
+	syscallWrite  = 1
+	familyINET    = 2
+	protocolTCP   = 6
+	waitLength    = 2 * time.Millisecond
+	goroutineBits = 40 // of a sender's own goroutines
 )
 
 // monotonicOffset is CLOCK_REALTIME - CLOCK_MONOTONIC, taken once.
@@ -31,11 +31,12 @@ var monotonicOffset = time.Now().UnixNano() - clock.NowNS()
 func (r *request) evidence(sender, every int) []byte {
 	end := uint64(r.ended.UnixNano() - monotonicOffset)
 	r.records = r.records[:0]
-	for i, span := range r.spans {
-		goid := uint64((sender+1)*goroutinesEach + i)
-		start := end - uint64(spanLength)
+	for _, span := range r.spans {
+		// Spans of one goroutine must not overlap, and each of these is as long as several requests take.
 		r.told++
-		if every > 0 && r.told%every == 0 {
+		goid := uint64(sender+1)<<goroutineBits | r.told
+		start := end - uint64(spanLength)
+		if every > 0 && r.told%uint64(every) == 0 {
 			r.records = appendWait(r.records, goid, start+uint64(spanLength)/2)
 		}
 		r.records = appendSpanEnd(r.records, goid, start, end, span)

@@ -21,7 +21,7 @@ type request struct {
 
 	random  *rand.Rand
 	records []byte // of the last call of evidence
-	told    int    // spans that evidence has told of, ever
+	told    uint64 // spans that evidence has told of, ever
 }
 
 // spanBytes are places in a request.
