@@ -5,7 +5,8 @@ import os
 import pwd
 import signal
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from enricher.errors import EnricherError
@@ -57,19 +58,37 @@ def drop() -> None:
 
 def can_read_as_dropped(paths: Iterable[str]) -> bool:
     """Whether all of these could surely be read after `drop`. Before the first thread: it changes the user twice."""
+    if not _can_change_user() and effective_capabilities():
+        return False
+    with as_dropped():
+        return all(os.access(path, os.R_OK, effective_ids=True) for path in paths)
+
+
+@contextmanager
+def as_dropped() -> Iterator[None]:
+    """Inside, this process is the user that `drop` makes of it, if it makes another one. Before the first thread."""
     if not _can_change_user():
-        return not effective_capabilities() and all(os.access(path, os.R_OK, effective_ids=True) for path in paths)
+        yield
+        return
     uid, gid = _ids()
     groups = os.getgroups()
     os.setgroups([])
     os.setegid(gid)
     os.seteuid(uid)
     try:
-        return all(os.access(path, os.R_OK, effective_ids=True) for path in paths)
+        yield
     finally:
         os.seteuid(0)
         os.setegid(0)
         os.setgroups(groups)
+
+
+def dropped_user() -> str:
+    """Whom `drop` makes of this process, as chown(1) takes it."""
+    if not _can_change_user():
+        return str(os.geteuid())
+    uid, _ = _ids()
+    return str(uid) if uid == UNNAMED_UID else USER
 
 
 def effective_capabilities() -> int:

@@ -67,25 +67,31 @@ def command(config: Path | None, as_json: bool) -> None:
 
 def diagnose(settings: Settings) -> Diagnosis:
     """Looks at this host: loads the probes for a moment, binds the ports for a moment, reads every binary."""
-    from enricher.cli import go_processes, ports
+    from enricher.cli import files, go_processes
     from enricher.observer.probe_set import try_load
 
     loaded = try_load()
     needs = (
         *examine(probes_loaded=all(ok for _, ok, _ in loaded)),
         *probes(loaded),
-        *(
-            ports.port("receiver's port", receiver.endpoint, "`enricher run` does not start")
-            for receiver in (settings.grpc, settings.http)
-            if receiver and receiver.port is not None
-        ),
-        ports.port(
-            "metrics' port",
-            settings.service.telemetry.metrics.address,
-            "the enricher's own metrics cannot be read",
-        ),
+        *listeners(settings),
+        *files.checks(settings),
     )
     return Diagnosis(needs, tuple(go_processes.running(settings.processors.ebpf.select)))
+
+
+def listeners(settings: Settings) -> Iterator[Check]:
+    """One need for each socket that is listened at."""
+    from enricher.cli import ports
+
+    unstarted = "`enricher run` does not start"
+    for name, receiver in (("gRPC", settings.grpc), ("HTTP", settings.http)):
+        if receiver:
+            yield ports.endpoint(f"{name} receiver's", receiver.endpoint, unstarted)
+    address = settings.service.telemetry.metrics.address
+    yield ports.endpoint("metrics'", address, "the enricher's own metrics cannot be read")
+    if settings.service.control:
+        yield ports.endpoint("control's", settings.service.control.endpoint, unstarted)
 
 
 def probes(loaded: Iterable[tuple[str, bool, str]]) -> Iterator[Check]:

@@ -1,10 +1,13 @@
 """Whether the enricher could listen where its configuration says, and who does if it could not."""
 
 import errno
+import os
 import socket
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+from enricher.config.endpoints import unix_path
 from enricher.config.values import split_endpoint
 from enricher.observer.host import Answer, Check
 from enricher.processes import proc
@@ -12,6 +15,37 @@ from enricher.processes import proc
 _LISTEN = "0A"  # include/net/tcp_states.h
 _MOST_DESCRIPTORS = 100_000
 _OUR_MODULE = b"enricher.pipeline"
+_OUR_COMMAND = b"enricher"  # the supervisor, which makes the sockets
+
+
+def endpoint(whose: str, endpoint: str, cost: str) -> Check:
+    """Tries whether something could listen at `endpoint`: host:port or unix:///path."""
+    path = unix_path(endpoint)
+    return port(f"{whose} port", endpoint, cost) if path is None else unix(f"{whose} socket", Path(path), cost)
+
+
+def unix(name: str, path: Path, cost: str) -> Check:
+    """Looks whether a Unix socket could be made at `path`, or who listens there; connects for a moment."""
+    answer, detail, fix = Answer.YES, f"{path} can be made", ""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.connect(str(path))
+            holder = struct.unpack("=iii", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+            detail = f"{path} is held by the enricher that is running"
+            if not _is_ours(holder):
+                answer, detail = Answer.NO, f"{path} is held by process {holder} ({_name(holder)})"
+                fix = "stop that process, or write another endpoint"
+    except FileNotFoundError:
+        if not path.parent.is_dir():
+            answer, detail, fix = Answer.NO, f"{path.parent} is not a directory", f"make it: mkdir -p {path.parent}"
+        elif not os.access(path.parent, os.W_OK | os.X_OK):
+            answer, detail, fix = Answer.NO, f"{path.parent} cannot be written to", "write another endpoint"
+    except OSError as error:
+        # What is left of one that has ended is replaced.
+        if not path.is_socket() or error.errno != errno.ECONNREFUSED:
+            answer, detail = Answer.NO, f"{path} cannot be listened at: {error.strerror}"
+            fix = "remove what is there, or write another endpoint"
+    return Check(name, answer, detail, cost, fix)
 
 
 def port(name: str, endpoint: str, cost: str) -> Check:
@@ -74,7 +108,7 @@ def _is_ours(pid: int) -> bool:
         arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
-    return _OUR_MODULE in arguments
+    return _OUR_MODULE in arguments or _OUR_COMMAND in (argument.rpartition(b"/")[2] for argument in arguments[:2])
 
 
 def _name(pid: int) -> str:

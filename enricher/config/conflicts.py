@@ -120,9 +120,7 @@ def _tls(settings: Settings) -> Iterator[Problem]:
         yield from _client_tls((*path, "tls"), push.tls, (push.endpoint,), push.plaintext)
         scheme = scheme_of(push.endpoint)
         if push.protocol == "grpc" and scheme and "/" in push.endpoint.partition("://")[2].rstrip("/"):
-            yield Problem(
-                (*path, "endpoint"), "OTLP over gRPC has no path; leave it out, or set protocol: http/protobuf"
-            )
+            yield Problem((*path, "endpoint"), "OTLP over gRPC has no path; leave it out, or use http/protobuf")
         if push.protocol != "grpc" and scheme is None:
             yield Problem((*path, "endpoint"), "OTLP over HTTP needs a URL: write http:// or https:// in front")
 
@@ -157,8 +155,7 @@ def _authentication(settings: Settings) -> Iterator[Problem]:
         if control.auth is None and not is_local(control.endpoint):
             yield Problem(
                 (*CONTROL, "endpoint"),
-                f"{control.endpoint} can be reached from elsewhere, so that anyone could change what is kept; "
-                "add auth, or write 127.0.0.1 or unix:///path",
+                f"{control.endpoint} can be reached from elsewhere; add auth, or write 127.0.0.1 or unix:///path",
             )
     for path, auth in guarded:
         if auth is None:
@@ -190,8 +187,7 @@ def _queue(settings: Settings) -> Iterator[Problem]:
         if queue.storage and settings.receivers.otlp.ack == "on_forward":
             yield Problem(
                 (*path, "sending_queue", "storage"),
-                "with ack: on_forward the senders keep what is not delivered yet, and would send again what is stored; "
-                "leave one of them out",
+                "with ack: on_forward the senders keep what is not delivered; leave one of the two out",
             )
 
 

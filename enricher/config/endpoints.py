@@ -165,8 +165,7 @@ def is_local(endpoint: str) -> bool:
         address = ip_address(host)
     except ValueError:
         return False
-    address = getattr(address, "ipv4_mapped", None) or address
-    return address.is_loopback or address.is_unspecified
+    return bool((getattr(address, "ipv4_mapped", None) or address).is_loopback)
 
 
 def _refuse_user(raw: str) -> None:

@@ -163,3 +163,13 @@ def plain(model: object, *, mask: bool = False) -> dict[str, object]:
         else:
             tree[setting.key] = None if value is None else setting.value.plain(value)
     return tree
+
+
+def values_of(model: object, path: KeyPath = ()) -> Iterator[tuple[KeyPath, ValueType, object]]:
+    """Path, type and value of every setting of `model` that has a value."""
+    for setting in settings_of(type(model)).values():
+        value = getattr(model, setting.field)
+        if value is not None and setting.value is None:
+            yield from values_of(value, (*path, setting.key))
+        elif value is not None and setting.value is not None:
+            yield (*path, setting.key), setting.value, value

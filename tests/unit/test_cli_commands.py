@@ -81,9 +81,9 @@ class TestValidate:
         ]
 
     def test_the_environment_is_part_of_it(self) -> None:
-        result = run_process("validate", environ={"OTEL_EXPORTER_OTLP_ENDPOINT": "https://a:1"})
+        result = run_process("validate", environ={"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a:1/x"})
         assert result.returncode == 1
-        assert result.stderr.startswith("enricher: OTEL_EXPORTER_OTLP_ENDPOINT: exporters.otlp_grpc.endpoint: TLS")
+        assert result.stderr.startswith("enricher: OTEL_EXPORTER_OTLP_ENDPOINT: exporters.otlp_grpc.endpoint: /x is")
 
     def test_a_missing_file_is_no_traceback(self) -> None:
         result = run_process("validate", "--config", "/nowhere/config.yaml")
@@ -103,14 +103,16 @@ class TestPrintConfig:
         assert load(again, {}) == load(Path(file), {})
         assert yaml.safe_load(result.stdout)["processors"]["ebpf"]["tail_window"] == "1.5ms"
 
-    def test_headers_are_masked(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_secrets_are_masked(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://backend:4317")
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=s3cr3t")
-        result = run("print-config")
+        text = "receivers: {otlp: {protocols: {grpc: {auth: {bearer_token: s3cr3t}}}}}\n"
+        result = run("print-config", "--config", config_file(tmp_path, text))
         assert "s3cr3t" not in result.stdout
-        exporter = yaml.safe_load(result.stdout)["exporters"]["otlp_grpc"]
-        assert exporter["headers"] == {"api-key": "****"}
-        assert exporter["endpoint"] == "backend:4317"
+        tree = yaml.safe_load(result.stdout)
+        assert tree["exporters"]["otlp_grpc"]["headers"] == {"api-key": "****"}
+        assert tree["exporters"]["otlp_grpc"]["endpoint"] == "http://backend:4317"
+        assert tree["receivers"]["otlp"]["protocols"]["grpc"]["auth"]["bearer_token"] == "****"
 
 
 def test_version_names_the_product_python_and_kernel() -> None:
@@ -127,7 +129,7 @@ def test_components_tells_every_declared_attribute_and_method() -> None:
     result = run("components")
     assert result.exit_code == 0
     told = " ".join(result.stdout.split())
-    for name in ("otlp", "ebpf", "otlp_grpc", "terminal"):
+    for name in ("otlp", "ebpf", "sampling", "otlp_grpc", "otlp_http", "debug", "file", "terminal"):
         assert f" {name} " in told
     assert causes.registry()
     for cause in causes.registry():

@@ -11,12 +11,38 @@ from hypothesis import strategies as st
 from enricher.config import environment
 from enricher.config.durations import parse, render
 from enricher.config.load import load
-from enricher.config.model import Settings
+from enricher.config.model import (
+    BearerAuth,
+    Control,
+    DebugExporter,
+    Exporters,
+    FileExporter,
+    GrpcReceiver,
+    HttpReceiver,
+    Metrics,
+    MetricsPush,
+    OtlpExporter,
+    OtlpGrpcExporter,
+    OtlpHttpExporter,
+    OtlpReceiver,
+    Pipelines,
+    Protocols,
+    Receivers,
+    SendingQueue,
+    ServerTls,
+    Service,
+    Settings,
+    Storage,
+    Telemetry,
+    Traces,
+)
 from enricher.config.problems import ConfigError, Problem
+from enricher.config.reload import changed_parts
 from enricher.config.tree import all_keys, plain
 from enricher.config.yaml_file import read
 
-WORDS = sorted({key for _, key in all_keys(Settings)} | {"otlp_grpc", "auto", "on", "http", "1s", "a:1", "${env:A}"})
+OTHERS = {"auto", "on", "1s", "a:1", "http://a:1", "unix:///x", "grpcio", "on_forward", "otlp/2", "${env:A}"}
+WORDS = sorted({key for _, key in all_keys(Settings)} | OTHERS)
 scalars = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.sampled_from(WORDS), st.binary()
 )
@@ -25,7 +51,23 @@ trees = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=4),
     max_leaves=12,
 )
-SHAPE = plain(load(None, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a:1"}))
+GUARDED = GrpcReceiver(tls=ServerTls(cert_file="/c", key_file="/k"), auth=BearerAuth(bearer_token="t"))
+SHAPE = plain(
+    Settings(
+        receivers=Receivers(otlp=OtlpReceiver(protocols=Protocols(grpc=GUARDED, http=HttpReceiver()))),
+        service=Service(
+            pipelines=Pipelines(traces=Traces(exporters=("otlp_http",))),
+            control=Control(),
+            telemetry=Telemetry(metrics=Metrics(otlp=MetricsPush(endpoint="a:1"))),
+        ),
+        exporters=Exporters(
+            otlp_grpc=OtlpGrpcExporter(sending_queue=SendingQueue(storage=Storage(directory="/x"))),
+            otlp_http=OtlpHttpExporter(),
+            debug=DebugExporter(),
+            file=FileExporter(path="/x"),
+        ),
+    )
+)
 
 
 def grafted(tree: object, path: list[int], graft: object) -> object:
@@ -56,13 +98,46 @@ def test_any_tree_in_the_place_of_any_setting(tmp_path: Path, path: list[int], g
     found = settings_or_none(tmp_path / "c", text, {"A": value})
     if found is not None:
         assert Settings.from_json(found.to_json()) == found
+        assert changed_parts(found, found) == frozenset()
 
 
-@given(st.dictionaries(st.sampled_from(["ENDPOINT", "HEADERS", "TIMEOUT", "COMPRESSION", "INSECURE", "PROTOCOL"]),
-                       st.text(max_size=30) | st.sampled_from(["http://a:1", "grpc", "a=b", "9"])))  # fmt: skip
-def test_any_environment(variables: dict[str, str]) -> None:
-    with contextlib.suppress(ConfigError):
-        load(None, {f"OTEL_EXPORTER_OTLP_{name}": value for name, value in variables.items()})
+VARIABLES = [
+    "ENDPOINT",
+    "TRACES_ENDPOINT",
+    "PROTOCOL",
+    "INSECURE",
+    "CERTIFICATE",
+    "CLIENT_CERTIFICATE",
+    "CLIENT_KEY",
+    "HEADERS",
+    "TIMEOUT",
+    "COMPRESSION",
+]
+USUAL = [
+    "http://a:1",
+    "https://a/b",
+    "a:1",
+    "unix:///x",
+    "grpc",
+    "http/json",
+    "http/protobuf",
+    "a=b",
+    "9",
+    "true",
+    "/x",
+]
+FILES = ["", "exporters: {otlp_grpc: }", "exporters: {otlp_http: {tls: 5}}", "exporters: {otlp_http: {tls: }}", "a: 1"]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.dictionaries(st.sampled_from(VARIABLES), st.text(max_size=30) | st.sampled_from(USUAL)), st.sampled_from(FILES)
+)
+def test_any_environment(tmp_path: Path, variables: dict[str, str], text: str) -> None:
+    environ = {f"OTEL_EXPORTER_OTLP_{name}": value for name, value in variables.items()}
+    found = settings_or_none(tmp_path / "c", text, environ)
+    if isinstance(found and found.exporter, OtlpExporter):
+        assert found.exporter.targets
 
 
 @given(st.text())
@@ -71,12 +146,12 @@ def test_a_text_is_a_duration_or_a_value_error(text: str) -> None:
         assert parse(render(parse(text))) == parse(text)
 
 
-@given(st.text(min_size=1))
-def test_headers_never_show_their_values(text: str) -> None:
+@given(st.text(min_size=1), st.sampled_from(environment.EXPORTERS))
+def test_headers_never_show_their_values(text: str, exporter: str) -> None:
     problems: list[Problem] = []
     secret = "".join(character for character in text if character not in ",=")
     environ = {"OTEL_EXPORTER_OTLP_HEADERS": f"name=value,S3CR3T{secret}"}
-    list(environment.overrides(environ, problems))
+    list(environment.overrides(environ, exporter, {}, problems))
     assert problems
     assert "S3CR3T" not in str(problems)
 
