@@ -1,4 +1,4 @@
-"""The unprivileged half: `python -m enricher.pipeline --log-fd N`, settings as JSON on standard input.
+"""A worker, unprivileged: `python -m enricher.pipeline --log-fd N --board-fd N ...`, settings as JSON on its input.
 
 Reads top to bottom as the data flows: receiver, policy (with index and join), queue, exporter.
 """
@@ -10,11 +10,14 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from enricher import causes
 from enricher._native import EvidenceIndex, Queue
+from enricher.beat import Beat
 from enricher.config.model import Ebpf, OtlpGrpcExporter, Settings
+from enricher.deadlines import EXPORTER_GRACE_S, POLICY_GRACE_S, RECEIVER_GRACE_S, RECORDER_GRACE_S
 from enricher.errors import EnricherError
 from enricher.exits import CANNOT_START
 from enricher.join.assembly import assembled
@@ -23,18 +26,22 @@ from enricher.otlp.grpcio_exporter import GrpcioExporter
 from enricher.otlp.grpcio_receiver import GrpcioReceiver
 from enricher.otlp.terminal import TerminalExporter
 from enricher.otlp.transport import Exporter, Limits
+from enricher.place import Place
 from enricher.policy import Policy
 from enricher.privileges import can_read_as_dropped, die_with_parent, drop
 from enricher.recording.file import Head
 from enricher.recording.journal import Journal
 from enricher.recording.limit import Limit
 from enricher.recording.recorder import Recorder
+from enricher.telemetry import process_usage
 from enricher.telemetry.health import Health
 from enricher.telemetry.logs import configure, get_logger
 from enricher.telemetry.metrics import Metrics
-from enricher.telemetry.metrics_endpoint import MetricsEndpoint
+from enricher.telemetry.pages import Pages
+from enricher.telemetry.pages_endpoint import PagesEndpoint
 from enricher.trace_answers import TraceAnswers
 from enricher.version import installed_version
+from enricher.workers import State
 
 # At 34,000 spans a second, the most measured for one service, these are the span ends of eight seconds, longer
 # than an SDK keeps a span before it exports it (5 s by default).
@@ -42,11 +49,6 @@ MAX_SPAN_ENDS = 262_144
 MAX_WAITS = 131_072
 TERMINAL_QUEUE_SIZE = 1000  # requests; as of the exporter that has a setting for it
 CHECK_EVERY_S = 1.0
-
-RECEIVER_GRACE_S = 2.0
-POLICY_GRACE_S = 3.0
-RECORDER_GRACE_S = 1.0
-EXPORTER_GRACE_S = 8.0
 
 # What is imported only where it is needed, which after the change of user may be too late; see `preload`.
 LAZY_MODULES = (
@@ -68,7 +70,7 @@ LAZY_MODULES = (
 class Pipeline:
     """Everything between the sender and the backend, built from the settings."""
 
-    def __init__(self, settings: Settings, log_fd: int, recorder: Recorder | None = None) -> None:
+    def __init__(self, settings: Settings, log_fd: int, place: Place, recorder: Recorder | None = None) -> None:
         ebpf = settings.ebpf or Ebpf()
         assert settings.grpc is not None
         limits = Limits(max_message_bytes=settings.max_recv_bytes)
@@ -95,18 +97,25 @@ class Pipeline:
             threshold_ns=ebpf.blocked_threshold_ns,
             max_body_bytes=limits.max_message_bytes,
         )
-        self._health = Health(self._policy.heartbeat_seen_ns, lambda: self._policy.working and self._exporter.alive)
-        self._receiver = GrpcioReceiver(settings.grpc.endpoint, queue, limits, self._health)
-        self._endpoint = MetricsEndpoint(
-            settings.service.telemetry.metrics.address,
-            metrics,
-            TraceAnswers(self._policy, self._journal.recent, ebpf.tail_window_ns, ebpf.blocked_threshold_ns),
-        )
+        self._parts: Mapping[str, Callable[[], bool]] = {
+            "policy": lambda: self._policy.working,
+            "exporter": lambda: self._exporter.alive,
+        }
+        self._beat = Beat(place.board, place.slot, self._problems, metrics.series)
+        answers = TraceAnswers(self._policy, self._journal.recent, ebpf.tail_window_ns, ebpf.blocked_threshold_ns)
+        pages = Pages(place.board, self._beat.report, metrics.series, answers, lambda: self._health.evidence().value)
+        self._health = Health(self._policy.heartbeat_seen_ns, lambda: self._beat.report().serves, pages.serving)
+        endpoint = settings.grpc.endpoint
+        self._receiver = GrpcioReceiver(endpoint, queue, limits, self._health, share_port=place.share_ports)
+        self._endpoints = [PagesEndpoint(opened, pages) for opened in place.listening.get("pages", ())]
+        self._metrics = metrics
+        self._queue = queue
         for source in (
             self._policy.series,
             lambda: otlp_queue.series(queue),
             self._health.series,
             self._journal.series,
+            process_usage.series,
         ):
             metrics.add_source(source)
 
@@ -117,35 +126,48 @@ class Pipeline:
         """
         self._exporter.start()
         self._policy.start()
+        self._beat.start()
         self._receiver.start()
-        self._endpoint.start()
-        self._health.taking_spans = True
+        for endpoint in self._endpoints:
+            endpoint.start()
+        self._beat.tell(State.SERVING)
         return self._receiver.port
 
     def stop(self) -> None:
         """From the sender's end to the backend's: what was accepted is delivered, or counted."""
-        self._health.taking_spans = False
+        self._beat.tell(State.ENDING)
         self._receiver.stop(RECEIVER_GRACE_S)
         self._policy.stop(POLICY_GRACE_S)
         self._journal.close(RECORDER_GRACE_S)
         self._exporter.stop(EXPORTER_GRACE_S)
-        self._endpoint.stop()
-
-    @property
-    def metrics_port(self) -> int:
-        """0 where there is no endpoint."""
-        return self._endpoint.port
+        for endpoint in self._endpoints:
+            endpoint.stop()
+        self._beat.stop()
 
     @property
     def working(self) -> bool:
         """False when a thread that spans need has died: then only a new process helps."""
-        return self._policy.working and self._exporter.alive
+        return not any(self._problems())
+
+    def spans(self) -> dict[str, int]:
+        """What has become of them so far."""
+        now = self._queue.statistics()
+        return {
+            "accepted_spans": now["accepted_spans"],
+            "sent_spans": self._metrics.exporter_sent_spans.total(),
+            "failed_spans": self._metrics.exporter_send_failed_spans.total(),
+            "queued_spans": now["spans"],
+        }
+
+    def _problems(self) -> Iterator[str]:
+        return (f"the {part} has died" for part, alive in self._parts.items() if not alive())
 
 
 def main() -> int:
     """Runs until SIGTERM; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m enricher.pipeline")
     parser.add_argument("--log-fd", type=int, required=True)
+    Place.add_arguments(parser)
     parser.add_argument("--record-fd", type=int)
     parser.add_argument("--record-bytes", type=int)
     parser.add_argument("--record-for-ns", type=int)
@@ -164,8 +186,9 @@ def main() -> int:
         preload()
     drop()
     die_with_parent()
+    place = Place.of(arguments)
     try:
-        pipeline = Pipeline(settings, arguments.log_fd, recorder)
+        pipeline = Pipeline(settings, arguments.log_fd, place, recorder)
         port = pipeline.start()
     except EnricherError as error:
         log.error("cannot start", error=error)  # noqa: TRY400 - for a person to mend: no traceback
@@ -174,13 +197,21 @@ def main() -> int:
     gc.freeze()  # what is alive now stays: no need to look through it at every collection
     assert settings.grpc is not None
     host = settings.grpc.endpoint.rpartition(":")[0]
-    log.info("spans are taken", endpoint=f"{host}:{port}", exporter=_destination(settings), uid=os.getuid())
+    log.info(
+        "spans are taken",
+        endpoint=f"{host}:{port}",
+        exporter=_destination(settings),
+        uid=os.getuid(),
+        worker=place.worker,
+    )
     while signal.sigtimedwait({signal.SIGTERM}, CHECK_EVERY_S) is None:
         if not pipeline.working:
             log.error("a thread has died, ending to be started anew")
             pipeline.stop()  # what can still be delivered is
             return 1
+    began_s = time.monotonic()
     pipeline.stop()
+    log.info("ended", worker=place.worker, took_s=round(time.monotonic() - began_s, 3), **pipeline.spans())
     return 0
 
 

@@ -1,6 +1,9 @@
 """The enricher as a user runs it: its own process, its own configuration file."""
 
+import http.client
 import json
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +27,8 @@ EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 WATCHED_DEADLINE_S = 30.0
 
+TRANSPORT = "grpcio"
+
 
 def _same(message: bytes) -> bytes:
     return message
@@ -39,14 +44,15 @@ class Enricher(Program):
         *,
         before: Sequence[str] = (),
         ebpf: dict[str, Any] | None = None,
+        service: dict[str, Any] | None = None,
         recording: Path | None = None,
         record_options: Sequence[str] = (),
     ) -> None:
         self.port = free_port()
         self.metrics_port = free_port()
         self.directory = directory
-        config = directory / "enricher.yaml"
-        config.write_text(json.dumps(self._config(to_port, ebpf or {})))  # which is YAML, too
+        self.file = config = directory / "enricher.yaml"
+        self.configure(to_port, ebpf=ebpf, service=service)
         verb = ["record", str(recording), *record_options] if recording else ["run"]
         command = [*before, sys.executable, "-m", "enricher.cli.main", *verb, "--config", str(config)]
         super().__init__("enricher", command, directory / "enricher.log")
@@ -54,7 +60,13 @@ class Enricher(Program):
     def _become_ready(self) -> None:
         self.wait_listening(self.port)
 
-    def _config(self, to_port: int, ebpf: dict[str, Any]) -> dict[str, Any]:
+    def configure(
+        self, to_port: int, *, ebpf: dict[str, Any] | None = None, service: dict[str, Any] | None = None
+    ) -> None:
+        """Writes the file, which is read at the start, and at SIGHUP. `service`: keys of that section."""
+        self.file.write_text(json.dumps(self._config(to_port, ebpf or {}, service or {})))  # which is YAML, too
+
+    def _config(self, to_port: int, ebpf: dict[str, Any], service: dict[str, Any]) -> dict[str, Any]:
         return {
             "receivers": {"otlp": {"protocols": {"grpc": {"endpoint": f"127.0.0.1:{self.port}"}}}},
             "processors": {"ebpf": ebpf},
@@ -67,7 +79,9 @@ class Enricher(Program):
             "service": {
                 "pipelines": {"traces": {"receivers": ["otlp"], "processors": ["ebpf"], "exporters": ["otlp_grpc"]}},
                 "telemetry": {"metrics": {"address": f"127.0.0.1:{self.metrics_port}"}},
-            },
+                "transport": TRANSPORT,
+            }
+            | service,
         }
 
     @contextmanager
@@ -90,6 +104,55 @@ class Enricher(Program):
             return pid if pid != other_than else None
 
         return wait_until(found, f"the {which} is there", 30.0)
+
+    def workers(self) -> list[int]:
+        """Pids of all processes of the pipeline, also of those that end, by their number."""
+        found = [
+            (arguments, pid) for pid in children(self.pid) if "enricher.pipeline" in (arguments := command_line(pid))
+        ]
+        return [pid for _, pid in sorted((arguments[arguments.index("--worker") + 1], pid) for arguments, pid in found)]
+
+    def page(self, path: str, timeout_s: float = 5.0) -> tuple[int, str]:
+        """Status and content. Raises OSError where nobody answers."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.metrics_port, timeout=timeout_s)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        finally:
+            connection.close()
+
+    def metric(self, name: str) -> float:
+        """The sum over all workers and labels. Raises OSError."""
+        return sum(
+            float(line.rsplit(" ", 1)[1])
+            for line in self.page("/metrics")[1].splitlines()
+            if line.startswith((f"enricher_{name} ", f"enricher_{name}{{"))
+        )
+
+    def wait_until_ready(self) -> None:
+        def ready() -> bool:
+            assert self.status is None, self.complaint("has ended")
+            try:
+                return self.page("/readyz")[0] == 200
+            except OSError:
+                return False
+
+        try:
+            wait_until(ready, "all workers serve", 30.0)
+        except AssertionError as error:
+            raise AssertionError(self.complaint(str(error))) from error
+
+    def reload(self) -> None:
+        os.kill(self.pid, signal.SIGHUP)
+
+    def lines(self, event: str) -> list[dict[str, Any]]:
+        """Those of the log so far that tell of it."""
+        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        return [line for line in lines if line["event"] == event]
+
+    def wait_for_line(self, event: str) -> dict[str, Any]:
+        return wait_until(lambda: self.lines(event), f"the log tells: {event}", 30.0)[-1]
 
     def wait_until_watching(self, service: Service, sink: Sink, label: str = "first") -> None:
         """Drives single requests that block until one of them comes out marked."""
