@@ -18,7 +18,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 BPF_CFLAGS := -target bpf -D__TARGET_ARCH_x86 -g -O2 -Wall -Wextra -Wno-unused-parameter -Werror \
 	-Iprobes -I/usr/include/$(MULTIARCH)
 
-.PHONY: run setup test lint bench truth generate check-generated wheel clean system-build system-test
+# How long `make fuzz` runs each target.
+FUZZ_SECONDS ?= 60
+
+.PHONY: run setup test lint bench fuzz truth generate check-generated wheel clean system-build system-test
 
 run: setup
 	$(BIN)/enricher run $(ARGS)
@@ -37,6 +40,11 @@ lint: setup build/stamps/test-tools
 
 bench: setup build/stamps/test-tools
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# Bytes of any kind into the native crate (docs/decisions/0012-json.md). `make test` replays what was found and kept.
+fuzz: system-build
+	@scripts/install_system_packages.sh fuzz
+	scripts/fuzz.sh $(FUZZ_SECONDS) $(ARGS)
 
 # What came out against what the service measured itself; fails where a figure is not reached.
 truth: setup build/stamps/test-tools

@@ -6,7 +6,7 @@ None of it may be called by two threads at once, but for `Request`, which never 
 """
 
 from collections.abc import Sequence
-from typing import TypedDict, final
+from typing import Literal, Protocol, TypedDict, final
 
 class MalformedRequest(ValueError):
     """The bytes are not a valid ExportTraceServiceRequest: protobuf's own parser refuses them, too."""
@@ -72,6 +72,10 @@ class Request:
 
     def resource_of(self, ordinal: int) -> int:
         """The number of the span's resource in this request. Raises IndexError."""
+
+    def by_origin(self, peers: Sequence[tuple[int, str]]) -> list[list[tuple[int, int]]]:
+        """Where the spans of each origin stand, as pairs of the first ordinal and the one behind the last: those whose
+        encoded resources are equal and which came from one sender. `peers`: as of an entry; a resource has one."""
 
     def resource(self, number: int) -> bytes:
         """Its encoded Resource: equal bytes are the same resource. Raises IndexError."""
@@ -598,3 +602,85 @@ class EvidenceIndex:
 
     def statistics(self) -> dict[str, int]:
         """What is held now and, ending in `_total`, what has been counted since the index was made."""
+
+class UnusableClient(ValueError):
+    """What was given to a Client cannot be used; says what, and why."""
+
+@final
+class ClientTls:
+    """Whom to trust, and who we are; PEM files, read again when they have changed."""
+
+    def __init__(
+        self,
+        *,
+        ca_file: str | None = None,
+        cert_file: str | None = None,
+        key_file: str | None = None,
+        server_name: str | None = None,
+        skip_verify: bool = False,
+        reload_interval_ns: int,
+    ) -> None:
+        """Without `ca_file` the authorities of this machine are trusted. Certificate and key: both or none."""
+
+class _Sendable(Protocol):
+    @property
+    def body(self) -> bytes: ...
+
+@final
+class Client:
+    """Sends to one backend. Thread-safe. What is under way shares a thread that Python knows nothing of."""
+
+    @staticmethod
+    def grpc(
+        endpoint: str,
+        *,
+        path: str = ...,
+        tls: ClientTls | None = None,
+        headers: Sequence[tuple[str, str]] = (),
+        compression: Literal["gzip", "zstd"] | None = None,
+        keepalive_time_ns: int,
+        keepalive_timeout_ns: int,
+    ) -> Client:
+        """`endpoint`: "host:port" or "unix:///path". Nothing is connected before the first request. Without `tls` in
+        plain text. Raises UnusableClient."""
+
+    @staticmethod
+    def http(
+        endpoint: str,
+        *,
+        path: str = "/v1/traces",
+        encoding: Literal["proto", "json"] = "proto",
+        tls: ClientTls | None = None,
+        headers: Sequence[tuple[str, str]] = (),
+        compression: Literal["gzip", "zstd"] | None = None,
+        keepalive_time_ns: int,
+        keepalive_timeout_ns: int,
+    ) -> Client:
+        """As `grpc`. JSON is for traces alone."""
+
+    def send(
+        self, bodies: Sequence[_Sendable], timeout_ns: int, *, path: str | None = None
+    ) -> tuple[int, str, int | None, int]:
+        """Sends all of `bodies` as one request, those of entries without a copy, and blocks without the GIL until it is
+        answered, for `timeout_ns` at most: a gRPC code (also for HTTP), what the backend says to it, the delay that it
+        asks for in ns, and how many spans a partial success has left out, by the backend's own count."""
+
+    def close(self) -> None:
+        """Ends what is under way with CANCELLED, and whatever is sent from then on."""
+
+    @property
+    def certificate_problem(self) -> str | None:
+        """Why changed certificates are not in use; None where all is well."""
+
+    def statistics(self) -> ClientStatistics: ...
+
+class ClientStatistics(TypedDict):
+    """Since the start."""
+
+    connections: int  # that were made
+    certificate_reloads: int
+    certificate_failed_reloads: int
+
+def request_halves(body: bytes) -> tuple[tuple[bytes, int], tuple[bytes, int]] | None:
+    """A request cut in two between its ResourceSpans, each with its number of spans; None: it has only one. Raises
+    MalformedRequest."""

@@ -16,16 +16,15 @@ from pathlib import Path
 from enricher import causes
 from enricher._native import EvidenceIndex, Queue
 from enricher.beat import Beat
-from enricher.config.model import Ebpf, OtlpGrpcExporter, Settings
+from enricher.config.model import Ebpf, OtlpExporter, Settings
 from enricher.deadlines import EXPORTER_GRACE_S, POLICY_GRACE_S, RECEIVER_GRACE_S, RECORDER_GRACE_S
 from enricher.errors import EnricherError
 from enricher.exits import CANNOT_START
 from enricher.join.assembly import assembled
 from enricher.otlp import queue as otlp_queue
-from enricher.otlp.grpcio_exporter import GrpcioExporter
 from enricher.otlp.grpcio_receiver import GrpcioReceiver
-from enricher.otlp.terminal import TerminalExporter
-from enricher.otlp.transport import Exporter, Limits
+from enricher.otlp.sending import assembly
+from enricher.otlp.transport import Limits
 from enricher.place import Place
 from enricher.policy import Policy
 from enricher.privileges import can_read_as_dropped, die_with_parent, drop
@@ -47,7 +46,7 @@ from enricher.workers import State
 # than an SDK keeps a span before it exports it (5 s by default).
 MAX_SPAN_ENDS = 262_144
 MAX_WAITS = 131_072
-TERMINAL_QUEUE_SIZE = 1000  # requests; as of the exporter that has a setting for it
+PLAIN_QUEUE_SIZE = 1000  # requests; as of the exporters that have a setting for it
 CHECK_EVERY_S = 1.0
 
 # What is imported only where it is needed, which after the change of user may be too late; see `preload`.
@@ -76,14 +75,10 @@ class Pipeline:
         limits = Limits(max_message_bytes=settings.max_recv_bytes)
         metrics = Metrics()
         exporter = settings.exporter
-        queue_size = (
-            exporter.sending_queue.queue_size if isinstance(exporter, OtlpGrpcExporter) else TERMINAL_QUEUE_SIZE
-        )
+        queue_size = exporter.sending_queue.queue_size if isinstance(exporter, OtlpExporter) else PLAIN_QUEUE_SIZE
         queue = Queue(queue_size, otlp_queue.MAX_QUEUE_BYTES, limits.max_message_bytes)
-        if isinstance(exporter, OtlpGrpcExporter):
-            self._exporter: Exporter = GrpcioExporter(exporter, queue, metrics)
-        else:
-            self._exporter = TerminalExporter(queue, metrics)
+        line = assembly.Line(queue=queue, metrics=metrics)
+        self._exporter = assembly.exporter(exporter, settings.service.transport, line)
         index = EvidenceIndex(log_fd, ebpf.retention_ns, MAX_WAITS, MAX_SPAN_ENDS)
         enriching = settings.ebpf is not None  # without the processor, requests only pass through
         joiner = assembled(index, enriching=enriching, stamp_all=ebpf.stamp == "all", host=os.uname().nodename)
@@ -183,7 +178,7 @@ def main() -> int:
         recorder = Recorder(limit, head_of(settings))
     # Looked at while the answer can still be acted upon.
     if not can_read_as_dropped([path for path in sys.path if Path(path).exists()]):
-        preload()
+        preload(settings)
     drop()
     die_with_parent()
     place = Place.of(arguments)
@@ -237,16 +232,16 @@ def head_of(settings: Settings) -> Head:
 
 def _destination(settings: Settings) -> str:
     exporter = settings.exporter
-    return exporter.endpoint if isinstance(exporter, OtlpGrpcExporter) else "terminal"
+    return exporter.endpoint if isinstance(exporter, OtlpExporter) else settings.service.pipelines.traces.exporters[0]
 
 
-def preload() -> None:
+def preload(settings: Settings) -> None:
     """Imports now what is imported late, as the user that this process becomes cannot read where modules come from.
 
     A checkout or a Python in root's home is such a place. Elsewhere what is never needed is never loaded.
     """
     causes.registry()
-    for module in LAZY_MODULES:
+    for module in (*LAZY_MODULES, assembly.module_of(settings.exporter, settings.service.transport)):
         importlib.import_module(module)
 
 

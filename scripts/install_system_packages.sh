@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs what a build and the tests need from Debian's packages, and only what is missing.
-#   install_system_packages.sh build|test
-# `build`: compile the probes and the native module. `test`: also what the tests run against.
+#   install_system_packages.sh build|test|fuzz
+# `build`: compile the probes and the native module. `test`: also what the tests run against. `fuzz`: also a compiler
+# for libFuzzer.
 set -eu
 
 missing=""
@@ -34,6 +35,9 @@ if [ "${1:-build}" = test ]; then
     need ip iproute2
     need wrk wrk
     need setpriv util-linux
+fi
+if [ "${1:-build}" = fuzz ]; then
+    need c++ g++
 fi
 
 [ -n "$missing" ] || exit 0

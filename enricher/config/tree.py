@@ -67,7 +67,9 @@ def build(model: type[Model], raw: object, path: KeyPath, problems: list[Problem
     if not isinstance(raw, Mapping):
         # What stands where a section with secrets belongs may be one.
         told = "a text" if isinstance(raw, str) and _has_secrets(model) else shown(raw)
-        problems.append(Problem(path, f"{told} is not a mapping of keys to values"))
+        form = getattr(model, "FORM", None)
+        fix = f"; write {form}" if form else ""
+        problems.append(Problem(path, f"{told} is not a mapping of keys to values{fix}"))
         return None
     known = settings_of(model)
     found = len(problems)

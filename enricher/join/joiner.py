@@ -190,11 +190,14 @@ class Joiner:
         """
         fills: list[Fill] = []
         if matches and (untied := matches[-1][1].unmatched):
-            fills.append((list(untied), self._encode({OBSERVED: False})))
+            all_are = matches[0][2] is None and not any(match.matched for _, match, _ in matches)
+            fills.append((None if all_are else list(untied), self._encode({OBSERVED: False})))
             for ordinal in attributes.keys() & set(untied):
                 attributes[ordinal][OBSERVED] = bool(attributes[ordinal])  # nothing is missed of what nobody watched
         for method, match, given in reversed(matches):
             identified = match.identified
+            if not match.matched and not identified:
+                continue
             if identified is None and given is not None:
                 missing = set(match.unmatched)
                 identified = [ordinal for ordinal in given if ordinal not in missing]

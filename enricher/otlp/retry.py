@@ -7,19 +7,18 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-import grpc
-
 from enricher.config.model import RetryOnFailure
+from enricher.otlp.transport import StatusCode
 
 # The table in "OTLP/gRPC response, failures" of the OTLP specification; RESOURCE_EXHAUSTED stands for itself.
 _RETRYABLE: Final = frozenset(
     {
-        grpc.StatusCode.CANCELLED,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        grpc.StatusCode.ABORTED,
-        grpc.StatusCode.OUT_OF_RANGE,
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.DATA_LOSS,
+        StatusCode.CANCELLED,
+        StatusCode.DEADLINE_EXCEEDED,
+        StatusCode.ABORTED,
+        StatusCode.OUT_OF_RANGE,
+        StatusCode.UNAVAILABLE,
+        StatusCode.DATA_LOSS,
     }
 )
 
@@ -36,9 +35,9 @@ class Verdict(Enum):
     PERMANENT = "permanent"
 
 
-def classify(code: grpc.StatusCode, retry_delay_ns: int | None) -> Verdict:
+def classify(code: StatusCode, retry_delay_ns: int | None) -> Verdict:
     """`retry_delay_ns`: from the RetryInfo of the status, None if it had none."""
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+    if code is StatusCode.RESOURCE_EXHAUSTED:
         return Verdict.TOO_LARGE if retry_delay_ns is None else Verdict.RETRY
     return Verdict.RETRY if code in _RETRYABLE else Verdict.PERMANENT
 

@@ -11,8 +11,11 @@ from threading import Thread
 from typing import Final, TextIO
 
 from enricher._native import Entry, Queue
+from enricher.config.model import TerminalExporter as TerminalSettings
+from enricher.otlp.sending.assembly import Line
 from enricher.otlp.terminal_text import coloured, lines_of, plain
 from enricher.otlp.terminal_traces import Trace, TraceGatherer
+from enricher.otlp.transport import Exporter
 from enricher.telemetry.logs import FirstTimes, get_logger
 from enricher.telemetry.metrics import Metrics
 
@@ -23,6 +26,10 @@ QUIET_NS: Final = 1_000_000_000
 _TURN_S: Final = 0.25
 _TRACES_A_TURN: Final = 5
 _MAX_TAKEN_BYTES: Final = 1 << 20
+
+
+def build(settings: TerminalSettings, line: Line) -> Exporter:  # noqa: ARG001 - it has no keys
+    return TerminalExporter(line.queue, line.metrics)
 
 
 class TerminalExporter:

@@ -4,8 +4,9 @@ A receiver offers each request to the queue (`enricher._native.Queue`), which ch
 sender is to be told. An exporter takes what the policy has decided. What travels between them are bytes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, IntEnum
 from typing import ClassVar, Final, Protocol
 
 from enricher.errors import EnricherError
@@ -52,6 +53,66 @@ class Exporter(Protocol):
         """Deliver what is still in the queue, for at most `grace_s`; drop and count the rest."""
 
 
+class StatusCode(IntEnum):
+    """gRPC's, which HTTP's are brought to. By its own name: gRPC is not imported for it."""
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+    UNAUTHENTICATED = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A backend has taken a request, but for so many spans, which must not be sent again."""
+
+    rejected_spans: int = 0  # by its own count, which may be any number
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A backend has not taken a request, or nobody knows whether it has."""
+
+    code: StatusCode
+    message: str
+    retry_delay_ns: int | None = None  # of the RetryInfo or the Retry-After, if there was one
+
+
+class Sendable(Protocol):
+    """A request to be sent, or several joined: an Entry of the queue, or what has a body."""
+
+    @property
+    def body(self) -> bytes: ...
+
+
+class Sender(Protocol):
+    """One way to a backend, or to what stands for one. Thread-safe."""
+
+    @property
+    def destination(self) -> str:
+        """Where it sends to, for the logs."""
+
+    def send(self, bodies: Sequence[Sendable], timeout_ns: int) -> Taken | Failure:
+        """All of `bodies` as one request. Blocks, for about `timeout_ns` at most."""
+
+    def close(self) -> None:
+        """Cuts off what is under way; what is sent from then on fails with CANCELLED."""
+
+
 class ServingStatus(Protocol):
     """What the health service of a transport asks."""
 
@@ -94,4 +155,15 @@ class CannotListenError(EnricherError):
     def __init__(self, endpoint: str, reason: str, *, fix: str) -> None:
         super().__init__(f"cannot listen on {endpoint}: {reason}", fix=fix)
         self.endpoint = endpoint
+        self.reason = reason
+
+
+class CannotSendError(EnricherError):
+    """An exporter cannot be made as it is configured."""
+
+    code: ClassVar[str] = "cannot_send"
+
+    def __init__(self, destination: str, reason: str, *, fix: str) -> None:
+        super().__init__(f"cannot send to {destination}: {reason}", fix=fix)
+        self.destination = destination
         self.reason = reason

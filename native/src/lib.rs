@@ -6,6 +6,7 @@ pub mod attributes;
 pub mod calls;
 pub mod clock;
 pub mod compression;
+pub mod halves;
 pub mod hash;
 pub mod index;
 pub mod json;
@@ -25,6 +26,7 @@ pub mod scalars;
 pub mod schema;
 pub mod span_ends;
 pub mod splice;
+pub mod transport;
 pub mod unprobed;
 pub mod waits;
 pub mod wire;
@@ -38,6 +40,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     python::request::register(module)?;
     python::json::register(module)?;
     python::log::register(module)?;
+    python::sending::register(module)?;
     python::queue::register(module)?;
     python::evidence::register(module)
 }

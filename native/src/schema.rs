@@ -93,6 +93,8 @@ const SPAN_KINDS: &[&str] = &[
 ];
 const STATUS_CODES: &[&str] = &["STATUS_CODE_UNSET", "STATUS_CODE_OK", "STATUS_CODE_ERROR"];
 
+/// One of which nothing is known: any content of its fields is valid.
+pub static ANY: Message = Message::new(&[]);
 pub static REQUEST: Message = Message::new(&[many(1, "resourceSpans", M(&RESOURCE_SPANS))]);
 pub static RESOURCE_SPANS: Message = Message::new(&[
     one(1, "resource", M(&RESOURCE)),

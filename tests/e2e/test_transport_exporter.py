@@ -1,7 +1,7 @@
 """Every span that was accepted is delivered or counted, whatever the backend does."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import grpc
@@ -9,8 +9,11 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from enricher._native import Queue
-from enricher.config.model import OtlpGrpcExporter, RetryOnFailure, SendingQueue
-from enricher.otlp.grpcio_exporter import GrpcioExporter
+from enricher.config.model import OtlpGrpcExporter, RetryOnFailure
+from enricher.otlp.delivery import Delivery, DeliverySettings
+from enricher.otlp.sending.grpc import grpc_sender
+from enricher.otlp.sending.grpcio import GrpcioSender
+from enricher.otlp.transport import Failure, Sendable, Sender, Taken
 from enricher.telemetry.metrics import Metrics
 from tests.e2e.testbed.processes import free_port, wait_until
 from tests.e2e.transport import Answer, Backend, accept, names, refuse, request
@@ -24,6 +27,8 @@ QUICK_RETRY = RetryOnFailure(initial_interval_ns=5 * MS, max_interval_ns=20 * MS
 class Line:
     """Queue and exporter, and the accounts: what was accepted is sent, dropped or in the queue, at any time."""
 
+    transport = "native"
+
     def __init__(
         self,
         port: int,
@@ -31,20 +36,25 @@ class Line:
         retry: RetryOnFailure = QUICK_RETRY,
         consumers: int = 1,
         max_batch_bytes: int = 1 << 20,
+        on_forward: bool = False,
         **settings: object,
     ) -> None:
         self.metrics = Metrics()
         self.queue = Queue(10_000, 128 << 20, 64 << 20)
-        self.exporter = GrpcioExporter(
-            OtlpGrpcExporter(
-                endpoint=f"127.0.0.1:{port}",
-                retry_on_failure=retry,
-                sending_queue=SendingQueue(num_consumers=consumers),
-                **settings,
+        configured = OtlpGrpcExporter(**{"endpoint": f"127.0.0.1:{port}", **settings})
+        make = GrpcioSender if self.transport == "grpcio" else grpc_sender
+        self.sender = make(configured, configured.targets[0])
+        self.exporter = Delivery(
+            DeliverySettings(
+                timeout_ns=configured.timeout_ns,
+                retry=retry,
+                consumers=consumers,
+                max_batch_bytes=max_batch_bytes,
+                on_forward=on_forward,
             ),
+            self.sender,
             self.queue,
             self.metrics,
-            max_batch_bytes=max_batch_bytes,
             jitter=lambda: 0.5,
         )
         self.accepted = 0
@@ -67,6 +77,13 @@ class Line:
         """Wait until nothing is in the queue, and check the accounts."""
         wait_until(lambda: self.queue.statistics()["requests"] == 0, "the queue to be empty")
         assert self.sent() + sum(self.failed().values()) == self.accepted
+
+
+@pytest.fixture(autouse=True, params=["native", "grpcio"])
+def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each test runs on both."""
+    monkeypatch.setattr(Line, "transport", request.param)
+    return str(request.param)
 
 
 @contextmanager
@@ -391,7 +408,7 @@ def test_headers_and_our_name_go_with_every_request() -> None:
     with quiet_backend() as backend, line(backend.port, request("a"), headers=headers) as made:
         made.settled()
         assert backend.metadata.items() >= headers.items()
-        assert backend.metadata["user-agent"].startswith("enricher ")
+        assert backend.metadata["user-agent"].split()[0] == "enricher"
 
 
 def test_gzip_is_used_where_it_is_asked_for() -> None:
@@ -448,17 +465,26 @@ def test_a_stop_cuts_off_a_backend_that_does_not_answer() -> None:
     assert made.failed() == {"shutdown": 1}
 
 
-def test_a_fault_of_our_own_costs_one_request_and_no_thread(caplog: pytest.LogCaptureFixture) -> None:
-    def broken_once(send: Callable[[bytes], object]) -> Callable[[bytes], object]:
-        def once(body: bytes) -> object:
-            made.exporter._send = send  # type: ignore[method-assign]
+class BrokenOnce:
+    """A sender with a fault, once."""
+
+    def __init__(self, sender: Sender) -> None:
+        self._sender = sender
+        self.destination = sender.destination
+        self.close = sender.close
+        self._broken = True
+
+    def send(self, bodies: Sequence[Sendable], timeout_ns: int) -> Taken | Failure:
+        if self._broken:
+            self._broken = False
             raise ZeroDivisionError
+        return self._sender.send(bodies, timeout_ns)
 
-        return once
 
+def test_a_fault_of_our_own_costs_one_request_and_no_thread(caplog: pytest.LogCaptureFixture) -> None:
     with quiet_backend() as backend:
         made = Line(backend.port, max_batch_bytes=1)
-        made.exporter._send = broken_once(made.exporter._send)  # type: ignore[method-assign]
+        made.exporter._sender = BrokenOnce(made.sender)
         made.accept(request("a"), request("b"))
         made.exporter.start()
         made.settled()

@@ -124,26 +124,43 @@ def test_a_spliced_request_is_the_request_with_attributes_added(
     assert_spliced_alike(body, ordinals, encode_attributes(run))
 
 
-@settings(max_examples=400, deadline=None)
-@given(
-    requests,
-    st.lists(
-        st.tuples(st.floats(0, 1), st.integers(0, 255), st.sampled_from(["flip", "set", "cut", "insert", "repeat"]))
-    ),
+Damage = list[tuple[float, int, str]]
+damages = st.lists(
+    st.tuples(st.floats(0, 1), st.integers(0, 255), st.sampled_from(["flip", "set", "cut", "insert", "repeat"]))
 )
-def test_a_damaged_request_is_read_as_protobuf_reads_it(body: bytes, damage: list[tuple[float, int, str]]) -> None:
-    damaged = bytearray(body)
+
+
+def damaged(body: bytes, damage: Damage) -> bytes:
+    result = bytearray(body)
     for place, value, how in damage:
-        at = int(place * len(damaged))
+        at = int(place * len(result))
         if how == "insert":
-            damaged.insert(at, value)
+            result.insert(at, value)
         elif how == "repeat":
-            damaged[at:at] = damaged[at : at + value % 40]
+            result[at:at] = result[at : at + value % 40]
         elif how == "cut":
-            del damaged[at : at + value % 4]
-        elif at < len(damaged):
-            damaged[at] = value if how == "set" else damaged[at] ^ (1 << value % 8)
-    assert_read_alike(bytes(damaged))
+            del result[at : at + value % 4]
+        elif at < len(result):
+            result[at] = value if how == "set" else result[at] ^ (1 << value % 8)
+    return bytes(result)
+
+
+@settings(max_examples=400, deadline=None)
+@given(requests, damages)
+def test_a_damaged_request_is_read_as_protobuf_reads_it(body: bytes, damage: Damage) -> None:
+    assert_read_alike(damaged(body, damage))
+
+
+@settings(max_examples=400, deadline=None)
+@given(requests, damages, runs, st.integers(0, 2**64 - 1))
+def test_a_damaged_request_that_is_still_one_is_spliced_as_protobuf_adds_attributes(
+    body: bytes, damage: Damage, run: dict[str, bool | int | float | str], choice: int
+) -> None:
+    result = damaged(body, damage[:2])
+    request = scanned(result)
+    if request is not None:
+        ordinals = [ordinal for ordinal in range(request.span_count) if choice >> ordinal % 64 & 1]
+        assert_spliced_alike(result, ordinals, encode_attributes(run))
 
 
 @settings(max_examples=400, deadline=None)

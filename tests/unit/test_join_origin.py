@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from enricher._native import Request as ScannedRequest
 from enricher.evidence.records import Event, EventFlag, ProcessIdentity
 from enricher.join.methods.method import Request
 from enricher.join.methods.origin import RESOURCES_KEPT, Origin, Origins
@@ -199,5 +200,14 @@ def test_a_process_that_started_later_than_the_span_is_another(log: Log) -> None
 def test_spans_of_a_resource_are_found_together() -> None:
     resources = [{"service.name": name} for name in ("one", "two", "three")]
     sent = request(*(Sent(A, 0, 1, resource=resource) for resource in resources for _ in range(3)))
-    assert list(sent.by_resource) == [range(3), range(3, 6), range(6, 9)]
-    assert list(request().by_resource) == []
+    assert list(sent.by_origin) == [range(3), range(3, 6), range(6, 9)]
+    assert list(request().by_origin) == []
+
+
+def test_equal_resources_of_joined_requests_are_one_origin_if_they_have_one_sender() -> None:
+    one = request(Sent(A, 100, 150), Sent(B, 100, 150)).scanned.body
+    joined = Request(
+        ScannedRequest.scan(one * 3), ((0, "ipv4:10.0.0.1:1"), (2, "ipv4:10.0.0.2:1"), (4, "ipv4:10.0.0.1:1"))
+    )
+    assert [list(ordinals) for ordinals in joined.by_origin] == [[0, 1, 4, 5], [2, 3]]
+    assert [joined.peer(ordinal) for ordinal in range(6)] == [first, first, second, second, first, first]

@@ -1,36 +1,36 @@
 """Which failures are tried again, after how long, and when it is given up."""
 
-import grpc
 import pytest
 
 from enricher.config.model import RetryOnFailure
 from enricher.otlp.retry import MAX_RETRY_DELAY_NS, Backoff, Verdict, classify
+from enricher.otlp.transport import StatusCode
 
 S = 1_000_000_000
 
 # The table of the OTLP specification, every code of gRPC in it. Second: with RetryInfo.
 TABLE = {
-    grpc.StatusCode.CANCELLED: (Verdict.RETRY, Verdict.RETRY),
-    grpc.StatusCode.UNKNOWN: (Verdict.PERMANENT, Verdict.PERMANENT),
-    grpc.StatusCode.INVALID_ARGUMENT: (Verdict.PERMANENT, Verdict.PERMANENT),
-    grpc.StatusCode.DEADLINE_EXCEEDED: (Verdict.RETRY, Verdict.RETRY),
-    grpc.StatusCode.NOT_FOUND: (Verdict.PERMANENT, Verdict.PERMANENT),
-    grpc.StatusCode.ALREADY_EXISTS: (Verdict.PERMANENT, Verdict.PERMANENT),
-    grpc.StatusCode.PERMISSION_DENIED: (Verdict.PERMANENT, Verdict.PERMANENT),
-    grpc.StatusCode.UNAUTHENTICATED: (Verdict.PERMANENT, Verdict.PERMANENT),
-    grpc.StatusCode.RESOURCE_EXHAUSTED: (Verdict.TOO_LARGE, Verdict.RETRY),
-    grpc.StatusCode.FAILED_PRECONDITION: (Verdict.PERMANENT, Verdict.PERMANENT),
-    grpc.StatusCode.ABORTED: (Verdict.RETRY, Verdict.RETRY),
-    grpc.StatusCode.OUT_OF_RANGE: (Verdict.RETRY, Verdict.RETRY),
-    grpc.StatusCode.UNIMPLEMENTED: (Verdict.PERMANENT, Verdict.PERMANENT),
-    grpc.StatusCode.INTERNAL: (Verdict.PERMANENT, Verdict.PERMANENT),
-    grpc.StatusCode.UNAVAILABLE: (Verdict.RETRY, Verdict.RETRY),
-    grpc.StatusCode.DATA_LOSS: (Verdict.RETRY, Verdict.RETRY),
+    StatusCode.CANCELLED: (Verdict.RETRY, Verdict.RETRY),
+    StatusCode.UNKNOWN: (Verdict.PERMANENT, Verdict.PERMANENT),
+    StatusCode.INVALID_ARGUMENT: (Verdict.PERMANENT, Verdict.PERMANENT),
+    StatusCode.DEADLINE_EXCEEDED: (Verdict.RETRY, Verdict.RETRY),
+    StatusCode.NOT_FOUND: (Verdict.PERMANENT, Verdict.PERMANENT),
+    StatusCode.ALREADY_EXISTS: (Verdict.PERMANENT, Verdict.PERMANENT),
+    StatusCode.PERMISSION_DENIED: (Verdict.PERMANENT, Verdict.PERMANENT),
+    StatusCode.UNAUTHENTICATED: (Verdict.PERMANENT, Verdict.PERMANENT),
+    StatusCode.RESOURCE_EXHAUSTED: (Verdict.TOO_LARGE, Verdict.RETRY),
+    StatusCode.FAILED_PRECONDITION: (Verdict.PERMANENT, Verdict.PERMANENT),
+    StatusCode.ABORTED: (Verdict.RETRY, Verdict.RETRY),
+    StatusCode.OUT_OF_RANGE: (Verdict.RETRY, Verdict.RETRY),
+    StatusCode.UNIMPLEMENTED: (Verdict.PERMANENT, Verdict.PERMANENT),
+    StatusCode.INTERNAL: (Verdict.PERMANENT, Verdict.PERMANENT),
+    StatusCode.UNAVAILABLE: (Verdict.RETRY, Verdict.RETRY),
+    StatusCode.DATA_LOSS: (Verdict.RETRY, Verdict.RETRY),
 }
 
 
-@pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
-def test_every_status_has_the_verdict_of_the_specification(code: grpc.StatusCode) -> None:
+@pytest.mark.parametrize("code", [code for code in StatusCode if code is not StatusCode.OK])
+def test_every_status_has_the_verdict_of_the_specification(code: StatusCode) -> None:
     assert (classify(code, None), classify(code, 0)) == TABLE[code]
 
 

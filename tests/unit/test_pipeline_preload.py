@@ -78,7 +78,8 @@ def use(exporter):
 
 
 chosen = {name: settings(name) for name in ("otlp_grpc", "terminal")}
-pipeline.preload()
+for exporter in chosen.values():
+    pipeline.preload(exporter)
 
 sys.meta_path.insert(0, Recorder())
 said = use("otlp_grpc"), use("terminal")

@@ -25,6 +25,8 @@ class Keepalive:
 class Storage:
     """sending_queue.storage: the queue outlives the process, in files here."""
 
+    FORM: ClassVar[str] = "{directory: /var/lib/enricher}"  # the collector has the name of an extension here
+
     directory: Annotated[str, File("keep")]
     # always: outlives a power failure, too.
     fsync: Literal["always", "never"] = "always"

@@ -1,7 +1,7 @@
 """TLS and authentication, as several components have them."""
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from enricher.config.durations import HOUR, SECOND
 from enricher.config.values import Duration, File, Flag, Matching, Secret
@@ -38,6 +38,8 @@ class ClientTls:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BearerAuth:
     """auth of a receiver: the token that senders must show. A file may have several, one a line."""
+
+    FORM: ClassVar[str] = "{bearer_token_file: FILE}"
 
     bearer_token: Annotated[str | None, Secret()] = field(default=None, repr=False)
     bearer_token_file: Annotated[str | None, File()] = None

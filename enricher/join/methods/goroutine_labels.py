@@ -60,7 +60,7 @@ class GoroutineLabels(OneByOne):
         """Remembers whose children its spans are."""
         if not self._index.watched_without_span_ends:
             return
-        for ordinals in request.by_resource:
+        for ordinals in request.by_origin:
             resource = self._origins.number(request, ordinals[0])
             for ordinal in ordinals:
                 span = request.spans[ordinal]

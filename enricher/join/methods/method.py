@@ -51,18 +51,12 @@ class Request:
         return self.scanned.spans()
 
     @cached_property
-    def by_resource(self) -> Sequence[range]:
-        """The ordinals of the spans of each resource: in a request they stand together."""
-        resource_of, ordinals = self.scanned.resource_of, range(self.scanned.span_count)
-        found: list[range] = []
-        at = 0
-        while at < len(ordinals):
-            number, after = resource_of(at), len(ordinals)
-            if resource_of(after - 1) != number:
-                after = bisect_right(ordinals, number, lo=at, key=resource_of)
-            found.append(ordinals[at:after])
-            at = after
-        return found
+    def by_origin(self) -> Sequence[Sequence[int]]:
+        """The ordinals of the spans that have equal resources and came from the same sender."""
+        return [
+            range(*pieces[0]) if len(pieces) == 1 else [ordinal for piece in pieces for ordinal in range(*piece)]
+            for pieces in self.scanned.by_origin(self.peers)
+        ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,7 @@ class Origins:
     def learn(self, request: Request, unmatched: Sequence[int], window: Window) -> None:
         """All spans but these were tied to the goroutines that ended them, and with that to their processes."""
         missed: set[int] | None = None
-        for spans in request.by_resource:
+        for spans in request.by_origin:
             known = self._resource(request, request.scanned.resource_of(spans[0]))
             if known is None or self._index.watermark_ns - known.learned_ns < LEARN_AGAIN_NS:
                 continue
@@ -134,8 +134,10 @@ class Origins:
     def missed(self, request: Request, untied: Sequence[int]) -> Iterator[int]:
         """Those of the spans tied to nothing that might have been, had no evidence been missed: of a process that
         they may come from some was lost, or it was not watched yet."""
+        if not untied or not self._now():
+            return
         wanted = set(untied)
-        for ordinals in request.by_resource:
+        for ordinals in request.by_origin:
             candidates = self.of(request, ordinals[0]).candidates
             if not candidates:
                 continue

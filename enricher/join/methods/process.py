@@ -33,7 +33,7 @@ class Process(OneByOne):
         """Remembers which spans ran in which process."""
         if not self._index.watched_without_span_ends:
             return
-        for ordinals in request.by_resource:
+        for ordinals in request.by_origin:
             tgid = self._origins.of(request, ordinals[0]).tgid
             if tgid is not None and self._is_for_it(tgid):
                 for ordinal in ordinals:

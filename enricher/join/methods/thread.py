@@ -40,7 +40,7 @@ class Thread(OneByOne):
         """Remembers which spans name which thread."""
         if not self._index.watched_without_span_ends:
             return
-        for ordinals in request.by_resource:
+        for ordinals in request.by_origin:
             process = self._process(request, ordinals[0])
             for ordinal in ordinals if not isinstance(process, Untied) else ():
                 thread = self._thread(request, ordinal)

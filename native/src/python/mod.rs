@@ -5,3 +5,4 @@ pub mod json;
 pub mod log;
 pub mod queue;
 pub mod request;
+pub mod sending;

@@ -1,5 +1,6 @@
 //! Request, Span and encode_attributes: wire, splice and attributes for Python.
 
+use std::collections::HashMap;
 use std::mem::MaybeUninit;
 
 use bytes::Bytes;
@@ -105,6 +106,36 @@ impl Request {
     fn resource_of(&self, ordinal: usize) -> PyResult<u32> {
         self.check_ordinal(ordinal)?;
         Ok(self.scan.scopes[self.scan.spans[ordinal].scope as usize].1)
+    }
+
+    fn by_origin(&self, peers: Vec<(usize, String)>) -> Vec<Vec<(usize, usize)>> {
+        let mut groups: Vec<Vec<(usize, usize)>> = Vec::new();
+        let mut known: HashMap<(Vec<u8>, &str), usize> = HashMap::new();
+        let (mut at, mut peer) = (0, "");
+        let mut peers = peers.iter().peekable();
+        let ends = self
+            .scan
+            .spans
+            .iter()
+            .enumerate()
+            .map(|(ordinal, span)| (ordinal, self.scan.scopes[span.scope as usize].1));
+        let mut ends = ends.peekable();
+        while let Some((ordinal, resource)) = ends.next() {
+            if ends.peek().is_some_and(|(_, next)| *next == resource) {
+                continue;
+            }
+            while let Some((_, changed)) = peers.next_if(|(first, _)| *first <= at) {
+                peer = changed;
+            }
+            let encoded = scalars::resources(&self.body, self.scan.resources[resource as usize]).concat();
+            let group = *known.entry((encoded, peer)).or_insert_with(|| {
+                groups.push(Vec::new());
+                groups.len() - 1
+            });
+            groups[group].push((at, ordinal + 1));
+            at = ordinal + 1;
+        }
+        groups
     }
 
     fn resource<'py>(&self, py: Python<'py>, number: usize) -> PyResult<Bound<'py, PyBytes>> {

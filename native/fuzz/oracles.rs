@@ -1,0 +1,101 @@
+//! What must hold for any bytes. Each function is a fuzz target, and is also called by the tests with the corpus.
+
+use std::mem::MaybeUninit;
+
+use _native::attributes::{push_attribute, Value};
+use _native::json::{from_protobuf, to_protobuf};
+use _native::protobuf::validate;
+use _native::schema::REQUEST;
+use _native::splice::{Patch, Plan};
+use _native::wire::{self, Scan};
+use serde_core::de::IgnoredAny;
+
+/// The short ways of the scan and the schema's own way agree, and spans lie one behind the other inside their scopes.
+pub fn scan(body: &[u8]) {
+    let scanned = wire::scan(body);
+    assert_eq!(scanned.is_ok(), validate(body, &REQUEST, 0).is_ok());
+    let Ok(scan) = scanned else { return };
+    let mut end = 0;
+    for (ordinal, span) in scan.spans.iter().enumerate() {
+        let (scope, resource) = scan.scopes[span.scope as usize];
+        let resource = scan.resources[resource as usize];
+        assert!(end <= span.extent.length_at && span.extent.start <= span.extent.end);
+        assert!(scope.start < span.extent.length_at && span.extent.end <= scope.end);
+        assert!(resource.start < scope.length_at && scope.end <= resource.end);
+        end = span.extent.end;
+        let fields = scan.fields(body, ordinal);
+        assert_eq!((fields.start_unix_ns, fields.end_unix_ns), (span.start_unix_ns, span.end_unix_ns));
+        assert_eq!(span.has_ids, fields.trace_id.len() == 16 && fields.span_id.len() == 8);
+    }
+    assert_eq!(spliced(body, &scan, &[]), body);
+}
+
+/// Chosen spans get attributes at their ends; nothing else changes. The first eight bytes choose, the next how much.
+pub fn splice(data: &[u8]) {
+    let Some((choice, [size, body @ ..])) = data.split_first_chunk() else { return };
+    let Ok(before) = wire::scan(body) else { return };
+    let choice = u64::from_le_bytes(*choice);
+    let mut run = vec![];
+    push_attribute("ebpf.observed", &Value::Bool(true), &mut run);
+    push_attribute("ebpf.syscall.peer", &Value::Text(&"x".repeat(usize::from(*size) * 80)), &mut run);
+    let is_chosen = |ordinal: usize| choice >> (ordinal % 64) & 1 == 1;
+    let ordinals = (0..before.spans.len()).filter(|ordinal| is_chosen(*ordinal));
+    let patches: Vec<Patch> = ordinals.map(|ordinal| Patch { ordinal, run: &run }).collect();
+    let result = spliced(body, &before, &patches);
+    let after = wire::scan(&result).expect("what was valid stays valid");
+    assert_eq!(validate(&result, &REQUEST, 0), Ok(()));
+    assert_eq!((after.spans.len(), after.scopes.len()), (before.spans.len(), before.scopes.len()));
+    for (ordinal, (was, is)) in before.spans.iter().zip(&after.spans).enumerate() {
+        let was = &body[was.extent.start as usize..was.extent.end as usize];
+        let is = &result[is.extent.start as usize..is.extent.end as usize];
+        let added = is.strip_prefix(was).expect("what was there stays");
+        assert_eq!(added, if is_chosen(ordinal) { &run[..] } else { &[] });
+        assert_eq!(before.fields(body, ordinal), after.fields(&result, ordinal));
+    }
+}
+
+/// What is taken as JSON is JSON, and a valid request within the limit; what is refused says so in few words.
+pub fn json_to_protobuf(json: &[u8]) {
+    let body = match to_protobuf(json, usize::MAX) {
+        Ok(body) => body,
+        Err(error) => {
+            assert!(!error.too_large && error.at <= json.len());
+            assert!(error.path.len() <= 200 && error.problem.len() <= 100);
+            return;
+        }
+    };
+    assert!(serde_json::from_slice::<IgnoredAny>(json).is_ok());
+    assert!(body.len() <= json.len());
+    let spans = wire::scan(&body).expect("what is written is valid").spans.len();
+    if let Some(limit) = body.len().checked_sub(1) {
+        assert!(to_protobuf(json, limit).is_err_and(|error| error.too_large));
+    }
+    assert_eq!(to_protobuf(json, body.len()).as_ref(), Ok(&body));
+    let line = from_protobuf(&body).expect("what is written is valid");
+    let again = to_protobuf(&line, usize::MAX).expect("what is written can be read");
+    assert_eq!(wire::scan(&again).map(|scan| scan.spans.len()), Ok(spans));
+    assert_eq!(from_protobuf(&again), Ok(line));
+}
+
+/// A valid request, and no other, can be written as one line of JSON, and is read from there with the same spans.
+pub fn json_round_trip(body: &[u8]) {
+    let (scanned, line) = (wire::scan(body), from_protobuf(body));
+    assert_eq!(scanned.is_ok(), line.is_ok());
+    let (Ok(before), Ok(line)) = (scanned, line) else { return };
+    assert!(!line.contains(&b'\n') && line.len() <= 14 * body.len() + 2);
+    let result = to_protobuf(&line, usize::MAX).expect("what is written can be read");
+    let after = wire::scan(&result).expect("what is written is valid");
+    assert_eq!(after.spans.len(), before.spans.len());
+    for ordinal in 0..before.spans.len() {
+        assert_eq!(before.fields(body, ordinal), after.fields(&result, ordinal));
+    }
+    assert_eq!(from_protobuf(&result), Ok(line));
+}
+
+fn spliced(body: &[u8], scan: &Scan, patches: &[Patch]) -> Vec<u8> {
+    let plan = Plan::new(body, scan, patches).expect("ordinals ascend");
+    let mut out = vec![MaybeUninit::new(0xaa); plan.size()];
+    plan.write(&mut out);
+    // SAFETY: all of it was initialised above.
+    out.iter().map(|byte| unsafe { byte.assume_init() }).collect()
+}
