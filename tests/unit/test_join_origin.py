@@ -206,8 +206,7 @@ def test_spans_of_a_resource_are_found_together() -> None:
 
 def test_equal_resources_of_joined_requests_are_one_origin_if_they_have_one_sender() -> None:
     one = request(Sent(A, 100, 150), Sent(B, 100, 150)).scanned.body
-    joined = Request(
-        ScannedRequest.scan(one * 3), ((0, "ipv4:10.0.0.1:1"), (2, "ipv4:10.0.0.2:1"), (4, "ipv4:10.0.0.1:1"))
-    )
+    first, second = "ipv4:10.0.0.1:1", "ipv4:10.0.0.2:1"
+    joined = Request(ScannedRequest.scan(one * 3), ((0, first), (2, second), (4, first)))
     assert [list(ordinals) for ordinals in joined.by_origin] == [[0, 1, 4, 5], [2, 3]]
     assert [joined.peer(ordinal) for ordinal in range(6)] == [first, first, second, second, first, first]
