@@ -69,14 +69,20 @@ class Beat:
                 self._write(self.report())
             self._level.look()
             self._at_every_beat()
-        except Exception as error:  # noqa: BLE001 - without a beat a worker that works would count as dead
+        except Exception as error:  # noqa: BLE001 - as for its numbers
             if self._first_times(type(error)):
                 self._log.exception("the worker cannot tell how it is", error=error)
 
     def _write(self, report: Report) -> None:
+        """What cannot be told of numbers must not make a worker that works count as dead."""
         try:
             report.write(self._board, self._slot, self._series())
         except NoteTooLarge as error:
             if self._first_times(NoteTooLarge):
                 self._log.error("only this worker itself shows its metrics", error=error)
-            report.write(self._board, self._slot)
+        except Exception as error:  # noqa: BLE001 - whatever it is
+            if self._first_times(type(error)):
+                self._log.exception("the metrics of this worker cannot be told", error=error)
+        else:
+            return
+        report.write(self._board, self._slot)

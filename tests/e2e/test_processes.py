@@ -84,7 +84,8 @@ def test_two_workers_say_of_the_same_spans_what_one_says(programs: Path, tmp_pat
         by_two = said()
         wait_until(lambda: all(accepted_by_worker(enricher).values()), "each has had its share")
     assert sum(bool(kept.claims) for kept in by_one.values()) > 50
-    assert {id: kept.span for id, kept in by_two.items()} == {id: kept.span for id, kept in by_one.items()}
+    differing = [one.id for one in by_one.values() if by_two[one.id].span != one.span]
+    assert not differing, f"{len(differing)} of {len(by_one)}"
 
 
 def parts_of(request: bytes, spans: int = 8) -> Iterator[bytes]:
