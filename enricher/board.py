@@ -32,7 +32,7 @@ _TEXT_AT: Final = _HEAD.size + _CHECKSUM.size
 MAX_TEXT_BYTES: Final = _PAGE_BYTES - _TEXT_AT
 _LAST_NUMBER: Final = 1 << 62
 
-_TRIES: Final = 5  # to read while notes are being written: a writer overtakes a reader only twice in a row
+_TRIES: Final = 5  # to read while notes are being written, for when two were meanwhile
 _LOCK_DEADLINE_S: Final = 1.0
 _LOCK_PAUSE_S: Final = 0.002
 _SEALS: Final = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
@@ -103,13 +103,14 @@ class Board:
         return number
 
     def read(self, slot: int) -> Note | None:
-        """The latest note; None if there never was one."""
+        """The latest note; None if there never was one. Never one before another that was read already."""
+        note = None
         for _ in range(_TRIES):
-            if note := self._latest(slot):
-                return note
-            if not self.number(slot):
-                return None
-        return None
+            begun = self.number(slot)  # of which the last may not be whole, and the one before is
+            note = self._latest(slot)
+            if begun == 0 or (note and note.number >= begun - 1):
+                break
+        return note
 
     def number(self, slot: int) -> int:
         """Of the latest note, which may just be being written; 0: there is none. Cheap: to see whether to read."""
