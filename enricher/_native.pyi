@@ -5,7 +5,7 @@ Times are integers in ns: `_unix_ns` CLOCK_REALTIME, otherwise CLOCK_MONOTONIC. 
 None of it may be called by two threads at once, but for `Request`, which never changes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol, TypedDict, final
 
 class MalformedRequest(ValueError):
@@ -196,6 +196,93 @@ class QueueStatistics(TypedDict):
     accepted_spans: int  # since the start, as are the others
     requests_by_outcome: dict[str, int]
     refused_spans_by_outcome: dict[str, int]
+
+@final
+class ServerTls:
+    """The files of a listener's TLS, in PEM."""
+
+    def __init__(
+        self,
+        cert_file: str,
+        key_file: str,
+        *,
+        client_ca_file: str | None = None,
+        reload_interval_ns: int = ...,
+    ) -> None:
+        """With `client_ca_file`, clients must show a certificate of one of these authorities. Files are looked at every
+        `reload_interval_ns`; new ones are in force from the next connection on, unfit ones change nothing."""
+
+@final
+class Server:
+    """Takes OTLP over gRPC and HTTP into a queue, and serves health, pages and control calls. Thread-safe.
+
+    Has two threads of its own: one for all connections, which never takes the GIL, and one for what Python answers, one
+    call after the other.
+    """
+
+    def __init__(
+        self,
+        queue: Queue | None,
+        told: Callable[[Literal["cannot_accept", "reloaded", "cannot_reload"], str], object],
+        *,
+        max_streams: int | None = None,
+        max_header_bytes: int | None = None,
+        max_bytes_under_way: int | None = None,
+        message_timeout_ns: int | None = None,
+        handshake_timeout_ns: int | None = None,
+        keepalive_time_ns: int | None = None,
+        keepalive_timeout_ns: int | None = None,
+        max_connection_age_ns: int | None = None,
+        connection_grace_ns: int | None = None,
+        max_connection_idle_ns: int | None = None,
+        max_watchers: int | None = None,
+        health_holds_ns: int | None = None,
+        callback_timeout_ns: int | None = None,
+    ) -> None:
+        """Without a queue no spans are taken. `told` hears of what a person should know. None: what
+        native/src/transport/limits.rs says."""
+
+    def listen(
+        self,
+        fd: int,
+        kind: Literal["grpc", "http", "pages", "control"],
+        *,
+        max_message_bytes: int = 4194304,
+        max_connections: int = 4096,
+        tls: ServerTls | None = None,
+        bearer_tokens: Sequence[bytes] = (),
+        bearer_token_file: str | None = None,
+        reload_interval_ns: int = ...,
+        traces_path: str = "/v1/traces",
+        cors_origins: Sequence[str] = (),
+        cors_headers: Sequence[str] = (),
+        answer: Callable[[str, str], tuple[int, str, bytes]]
+        | Callable[[str, bytes], tuple[int, str, bytes]]
+        | None = None,
+    ) -> None:
+        """Serves a socket that listens already, TCP or Unix; the descriptor may be closed afterwards. Before `start`.
+
+        `answer`, of kind pages: method, path and query → status, content type, content. Of kind control: path of the
+        call and its message → gRPC code, what is wrong, and the answer's message. What takes longer than the callback
+        timeout is answered without it; where too many wait, at once.
+
+        A request must come with one of the tokens, if there are any; a file has one a line. `cors_origins` may have one
+        `*` each. Raises ValueError where certificates, key or tokens are unfit, OSError where the descriptor is,
+        RuntimeError after `start`.
+        """
+
+    def start(self) -> None:
+        """Connections are taken when it returns. Raises OSError."""
+
+    def stop(self, grace_s: float) -> None:
+        """Takes nothing new, lets calls under way end for so long, then cuts them. Blocks until all is over."""
+
+    def health(self, service: str, serving: bool) -> None:
+        """Says so to health checks. To be said again: after `health_holds_ns` a service that serves does so no more.
+        Raises ValueError where there are too many services."""
+
+    def statistics(self) -> dict[str, int]:
+        """Counts since the start; `connections` and `bytes_under_way` are as of now."""
 
 def encode_attributes(attributes: dict[str, bool | int | float | str]) -> bytes:
     """Encodes span attributes for `Request.splice`, in the order of the dict.

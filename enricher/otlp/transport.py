@@ -132,6 +132,8 @@ class Limits:
     lookahead_bytes: int = 512 << 10  # of the message of each such call; those that are served get all they need
     # How long a call's message may take from its headers on. Such calls hold a thread each.
     message_timeout_ns: int = 10_000_000_000
+    # Of messages that are still coming, over all connections.
+    max_bytes_under_way: int = 64 << 20
     max_metadata_bytes: int = 16 << 10
     # A dead peer is noticed after keepalive_time + keepalive_timeout.
     keepalive_time_ns: int = 60_000_000_000

@@ -42,5 +42,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     python::log::register(module)?;
     python::sending::register(module)?;
     python::queue::register(module)?;
+    python::transport::register(module)?;
     python::evidence::register(module)
 }

@@ -6,3 +6,4 @@ pub mod log;
 pub mod queue;
 pub mod request;
 pub mod sending;
+pub mod transport;
