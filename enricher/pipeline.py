@@ -22,9 +22,9 @@ from enricher.errors import EnricherError
 from enricher.exits import CANNOT_START
 from enricher.join.assembly import assembled
 from enricher.otlp import queue as otlp_queue
-from enricher.otlp.grpcio_receiver import GrpcioReceiver
+from enricher.otlp.native_receiver import NativeReceiver
+from enricher.otlp.receiving import receivers
 from enricher.otlp.sending import assembly
-from enricher.otlp.transport import Limits
 from enricher.place import Place
 from enricher.policy import Policy
 from enricher.privileges import can_read_as_dropped, die_with_parent, drop
@@ -37,7 +37,6 @@ from enricher.telemetry.health import Health
 from enricher.telemetry.logs import configure, get_logger
 from enricher.telemetry.metrics import Metrics
 from enricher.telemetry.pages import Pages
-from enricher.telemetry.pages_endpoint import PagesEndpoint
 from enricher.trace_answers import TraceAnswers
 from enricher.version import installed_version
 from enricher.workers import State
@@ -71,12 +70,10 @@ class Pipeline:
 
     def __init__(self, settings: Settings, log_fd: int, place: Place, recorder: Recorder | None = None) -> None:
         ebpf = settings.ebpf or Ebpf()
-        assert settings.grpc is not None
-        limits = Limits(max_message_bytes=settings.max_recv_bytes)
         metrics = Metrics()
         exporter = settings.exporter
         queue_size = exporter.sending_queue.queue_size if isinstance(exporter, OtlpExporter) else PLAIN_QUEUE_SIZE
-        queue = Queue(queue_size, otlp_queue.MAX_QUEUE_BYTES, limits.max_message_bytes)
+        queue = Queue(queue_size, otlp_queue.MAX_QUEUE_BYTES, settings.max_recv_bytes)
         line = assembly.Line(queue=queue, metrics=metrics)
         self._exporter = assembly.exporter(exporter, settings.service.transport, line)
         index = EvidenceIndex(log_fd, ebpf.retention_ns, MAX_WAITS, MAX_SPAN_ENDS)
@@ -90,7 +87,7 @@ class Pipeline:
             self._journal,
             tail_ns=ebpf.tail_window_ns,
             threshold_ns=ebpf.blocked_threshold_ns,
-            max_body_bytes=limits.max_message_bytes,
+            max_body_bytes=settings.max_recv_bytes,
         )
         self._parts: Mapping[str, Callable[[], bool]] = {
             "policy": lambda: self._policy.working,
@@ -100,12 +97,13 @@ class Pipeline:
         answers = TraceAnswers(self._policy, self._journal.recent, ebpf.tail_window_ns, ebpf.blocked_threshold_ns)
         pages = Pages(place.board, self._beat.report, metrics.series, answers, lambda: self._health.evidence().value)
         self._health = Health(self._policy.heartbeat_seen_ns, lambda: self._beat.report().serves, pages.serving)
-        endpoint = settings.grpc.endpoint
-        self._receiver = GrpcioReceiver(endpoint, queue, limits, self._health, share_port=place.share_ports)
-        self._endpoints = [PagesEndpoint(opened, pages) for opened in place.listening.get("pages", ())]
+        self._receivers = receivers(
+            settings, queue, self._health, place.listening, {"pages": pages}, share_ports=place.share_ports
+        )
         self._metrics = metrics
         self._queue = queue
         for source in (
+            *(receiver.series for receiver in self._receivers if isinstance(receiver, NativeReceiver)),
             self._policy.series,
             lambda: otlp_queue.series(queue),
             self._health.series,
@@ -117,26 +115,24 @@ class Pipeline:
     def start(self) -> int:
         """From the backend's end to the sender's, so that what comes in can go out. Returns the receiver's port.
 
-        Raises CannotListen.
+        Raises CannotListenError.
         """
         self._exporter.start()
         self._policy.start()
         self._beat.start()
-        self._receiver.start()
-        for endpoint in self._endpoints:
-            endpoint.start()
+        for receiver in self._receivers:
+            receiver.start()
         self._beat.tell(State.SERVING)
-        return self._receiver.port
+        return self._receivers[0].port
 
     def stop(self) -> None:
         """From the sender's end to the backend's: what was accepted is delivered, or counted."""
         self._beat.tell(State.ENDING)
-        self._receiver.stop(RECEIVER_GRACE_S)
+        for receiver in self._receivers:
+            receiver.stop(RECEIVER_GRACE_S)
         self._policy.stop(POLICY_GRACE_S)
         self._journal.close(RECORDER_GRACE_S)
         self._exporter.stop(EXPORTER_GRACE_S)
-        for endpoint in self._endpoints:
-            endpoint.stop()
         self._beat.stop()
 
     @property
@@ -182,6 +178,7 @@ def main() -> int:
     drop()
     die_with_parent()
     place = Place.of(arguments)
+    addresses = place.addresses()
     try:
         pipeline = Pipeline(settings, arguments.log_fd, place, recorder)
         port = pipeline.start()
@@ -190,15 +187,10 @@ def main() -> int:
         return CANNOT_START
     gc.collect()
     gc.freeze()  # what is alive now stays: no need to look through it at every collection
-    assert settings.grpc is not None
-    host = settings.grpc.endpoint.rpartition(":")[0]
-    log.info(
-        "spans are taken",
-        endpoint=f"{host}:{port}",
-        exporter=_destination(settings),
-        uid=os.getuid(),
-        worker=place.worker,
-    )
+    if settings.grpc and "grpc" not in addresses:
+        addresses["grpc"] = [f"{settings.grpc.endpoint.rpartition(':')[0]}:{port}"]
+    exporter = _destination(settings)
+    log.info("spans are taken", **addresses, exporter=exporter, uid=os.getuid(), worker=place.worker)
     while signal.sigtimedwait({signal.SIGTERM}, CHECK_EVERY_S) is None:
         if not pipeline.working:
             log.error("a thread has died, ending to be started anew")

@@ -50,5 +50,14 @@ class Place:
         Roster((Member(place.worker, place.slot, os.getpid(), time.monotonic_ns()),)).write(board)
         return place
 
-    def descriptors(self, kind: Kind) -> list[int]:
-        return [opened.fileno() for opened in self.listening.get(kind, ())]
+    def addresses(self) -> dict[str, list[str]]:
+        """Of the sockets, by kind; for people."""
+        return {kind: [_address(opened) for opened in sockets] for kind, sockets in self.listening.items()}
+
+
+def _address(opened: socket.socket) -> str:
+    where = opened.getsockname()
+    if opened.family == socket.AF_UNIX:
+        return str(where)
+    host, port = where[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -113,7 +113,7 @@ class _Supervisor:
         # The pipeline first: spans flow whatever becomes of the observer, and are last to be stopped.
         for child in self._children():
             if child.kill_if_late(now_s):
-                self._log.error("process does not stop, killed", process=child.name, pid=child.pid)
+                self._log.error("process does not stop, killed", child=child.name, pid=child.pid)
             if child.due_s is not None and child.due_s <= now_s:
                 self._start(child, now_s)
         if self._to_follow:
@@ -136,7 +136,7 @@ class _Supervisor:
             child.start(now_s)
         except OSError as error:  # no process or memory to be had, or the interpreter is being replaced
             child.schedule(now_s)
-            self._log.error("process cannot be started", process=child.name, error=error)
+            self._log.error("process cannot be started", child=child.name, error=error)
             return
         self._workers.started(child)
 
@@ -189,7 +189,7 @@ class _Supervisor:
         how = f"signal {-status}" if status < 0 else f"status {status}"
         self._log.error(
             "process ended, starting it again",
-            process=child.name,
+            child=child.name,
             worker=child.worker,
             how=how,
             ran_s=round(now_s - child.started_s, 3),
@@ -275,6 +275,6 @@ class _Supervisor:
             try:
                 child.process.wait(max(0.1, deadline_s - time.monotonic()))
             except subprocess.TimeoutExpired:
-                self._log.error("process does not stop, killed", process=child.name, pid=child.pid)
+                self._log.error("process does not stop, killed", child=child.name, pid=child.pid)
                 child.process.kill()
                 child.process.wait()

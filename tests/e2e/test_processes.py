@@ -159,7 +159,7 @@ def test_a_worker_that_hangs_makes_the_others_tell(pair: Enricher) -> None:
         os.kill(hanging, signal.SIGCONT)
     pair.wait_until_ready()
     assert pair.page("/healthz")[0] == 200
-    assert health(pair) == "SERVING"
+    wait_until(lambda: told_by_living(pair) == {"": "SERVING"}, "gRPC tells so, too")
 
 
 def told_by_living(enricher: Enricher) -> dict[str, str]:
@@ -206,8 +206,7 @@ def test_another_backend_is_taken_up_under_load_and_no_span_is_lost_or_refused(
             lambda: promised <= {kept.id for each in (sink, other) for kept in each.spans()}, "every span has arrived"
         )
         assert other.spans()
-    # Of calls on a connection that the workers before have closed; a sender sends these again.
-    assert set(senders.refusals) <= {"UNAVAILABLE", "CANCELLED"}, senders.refusals
+    assert not senders.refusals
     assert pair.metric("process_restarts_total") == 0
     assert len(pair.workers()) == 2
     pair.wait_until_ready()

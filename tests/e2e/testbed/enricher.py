@@ -27,7 +27,7 @@ EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 WATCHED_DEADLINE_S = 30.0
 
-TRANSPORT = "grpcio"
+TRANSPORT = "native"
 
 
 def _same(message: bytes) -> bytes:
