@@ -51,10 +51,12 @@ truth: setup build/stamps/test-tools
 	$(BIN)/python -m benchmarks.truth $(ARGS)
 
 # Where a file is generated from another, both are checked in; this makes them anew, or says that they differ.
-generate: setup
+generate: setup build/stamps/test-tools
 	$(BIN)/python scripts/generate_records.py
+	$(BIN)/python scripts/generate_proto.py
 check-generated: setup build/stamps/test-tools
 	$(BIN)/python scripts/generate_records.py --check
+	$(BIN)/python scripts/generate_proto.py --check
 	$(BIN)/python scripts/generate_syscalls.py --check
 
 wheel: $(OBJECTS) $(VENV)/.built

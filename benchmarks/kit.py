@@ -96,15 +96,20 @@ def thousands(value: float) -> str:
     return f"{value / 1e3:.0f}k" if value >= 1e4 else f"{value / 1e3:.1f}k"
 
 
-def table(first: str, rows: Mapping[str, Sequence[Row]], columns: Sequence[Column]) -> str:
+def table(first: str, rows: Mapping[str, Sequence[Row]], figures: Sequence[Column]) -> str:
     """A line for each name, min / median / max over its measurements in each column."""
-    cells = [[first, *(column.title for column in columns)]]
+    cells = [[first, *(figure.title for figure in figures)]]
     for name, measured in rows.items():
-        cells.append([name, *(_spread(measured, column) for column in columns)])
-    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+        cells.append([name, *(_spread(measured, figure) for figure in figures)])
+    return columns(cells)
+
+
+def columns(lines: Sequence[Sequence[str]]) -> str:
+    """The first cells of all lines flush left, the others flush right; the first line is the head."""
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join(
         "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))])
-        for line in cells
+        for line in lines
     )
 
 

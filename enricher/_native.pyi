@@ -93,6 +93,43 @@ class Request:
         ordinal of `fills`, or of `patches` beside them.
         """
 
+    def sample(
+        self,
+        rule: tuple[int, int, bool],
+        kept: list[int],
+        patches: list[tuple[int, bytes]],
+        fills: list[tuple[list[int] | None, bytes]] = ...,
+    ) -> Sampled:
+        """Drops spans, and does what `splice` does to the others.
+
+        `rule`: threshold, the ns from which a span is slow (0: none is), whether errors are kept. Kept in any case are
+        these, and the ordinals of `kept` (ascending). Of the rest those whose randomness reaches the threshold (0 to
+        2**56: all to none) stay, and say so in their tracestate. Messages around spans go where all in them were
+        dropped. Raises ValueError as `splice` does.
+        """
+
+@final
+class Sampled:
+    """What `Request.sample` left. Each span is counted once: for the first of these reasons that holds."""
+
+    @property
+    def body(self) -> bytes | None:
+        """None where all left as it came, empty where no span is left."""
+
+    @property
+    def sampled_out(self) -> int: ...
+    @property
+    def kept_evidence(self) -> int: ...
+    @property
+    def kept_error(self) -> int: ...
+    @property
+    def kept_slow(self) -> int: ...
+    @property
+    def kept_ratio(self) -> int: ...
+    @property
+    def kept_undecidable(self) -> int:
+        """Without a trace id, or with a tracestate that no threshold can be written into."""
+
 @final
 class Entry:
     """One accepted request, or several joined, on its way through the queue. Thread-safe."""
@@ -106,7 +143,9 @@ class Entry:
         """Which spans came from whom: the ordinal of the first, and the sender in gRPC's notation."""
 
     @property
-    def spans(self) -> int: ...
+    def spans(self) -> int:
+        """That leave in it."""
+
     @property
     def requests(self) -> int:
         """How many are joined in it."""
@@ -121,6 +160,9 @@ class Entry:
 
     def replace_body(self, body: bytes | None) -> None:
         """None drops it from memory, until it is given back."""
+
+    def sampled_out(self, spans: int) -> None:
+        """So many of its spans do not leave: it is for who counts this to count them."""
 
     id: int
     """Its number in a durable store; 0: it is in none."""
@@ -587,6 +629,10 @@ class EvidenceIndex:
     def poll(self) -> int:
         """Reads what is new in the log, and forgets what is too old. Returns how many records were read.
         Raises MalformedLog if the log's header contradicts itself."""
+
+    def shed(self, keep_ns: int) -> None:
+        """Forgets all evidence but the newest, as memory is short: what is older than this before the watermark counts
+        as lost."""
 
     @property
     def watermark_ns(self) -> int:

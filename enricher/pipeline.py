@@ -12,17 +12,21 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from enricher import causes
 from enricher._native import EvidenceIndex, Queue
 from enricher.beat import Beat
-from enricher.config.model import Ebpf, OtlpExporter, Settings
+from enricher.config.model import Ebpf, Exporter, OtlpExporter, Settings, Storage
+from enricher.control.live_sampling import LiveSampling
+from enricher.control.service import MESSAGE_MODULES, Control
 from enricher.deadlines import EXPORTER_GRACE_S, POLICY_GRACE_S, RECEIVER_GRACE_S, RECORDER_GRACE_S
 from enricher.errors import EnricherError
 from enricher.exits import CANNOT_START
 from enricher.join.assembly import assembled
+from enricher.live import LiveSettings
 from enricher.otlp import queue as otlp_queue
-from enricher.otlp.native_receiver import NativeReceiver
+from enricher.otlp.native_receiver import Answer, NativeReceiver
 from enricher.otlp.receiving import receivers
 from enricher.otlp.sending import assembly
 from enricher.place import Place
@@ -32,6 +36,7 @@ from enricher.recording.file import Head
 from enricher.recording.journal import Journal
 from enricher.recording.limit import Limit
 from enricher.recording.recorder import Recorder
+from enricher.sampling.sampler import Sampler
 from enricher.telemetry import process_usage
 from enricher.telemetry.health import Health
 from enricher.telemetry.logs import configure, get_logger
@@ -40,6 +45,10 @@ from enricher.telemetry.pages import Pages
 from enricher.trace_answers import TraceAnswers
 from enricher.version import installed_version
 from enricher.workers import State
+
+if TYPE_CHECKING:
+    from enricher.listening import Kind
+    from enricher.otlp.durable import DurableQueue
 
 # At 34,000 spans a second, the most measured for one service, these are the span ends of eight seconds, longer
 # than an SDK keeps a span before it exports it (5 s by default).
@@ -70,21 +79,31 @@ class Pipeline:
 
     def __init__(self, settings: Settings, log_fd: int, place: Place, recorder: Recorder | None = None) -> None:
         ebpf = settings.ebpf or Ebpf()
+        live = LiveSettings(place.board)
         metrics = Metrics()
         exporter = settings.exporter
         queue_size = exporter.sending_queue.queue_size if isinstance(exporter, OtlpExporter) else PLAIN_QUEUE_SIZE
-        queue = Queue(queue_size, otlp_queue.MAX_QUEUE_BYTES, settings.max_recv_bytes)
-        line = assembly.Line(queue=queue, metrics=metrics)
+        self._store = _store(exporter, place.worker, settings.service.workers)
+        max_bytes = self._store.max_bytes if self._store else otlp_queue.MAX_QUEUE_BYTES
+        queue = Queue(queue_size, max_bytes, settings.max_recv_bytes, answers_late=self._store is not None)
+        line = assembly.Line(queue=queue, metrics=metrics, store=self._store)
         self._exporter = assembly.exporter(exporter, settings.service.transport, line)
         index = EvidenceIndex(log_fd, ebpf.retention_ns, MAX_WAITS, MAX_SPAN_ENDS)
         enriching = settings.ebpf is not None  # without the processor, requests only pass through
-        joiner = assembled(index, enriching=enriching, stamp_all=ebpf.stamp == "all", host=os.uname().nodename)
+        joiner = assembled(
+            index,
+            enriching=enriching,
+            stamp_all=ebpf.stamp == "all",
+            host=os.uname().nodename,
+            sampler=Sampler(settings.sampling, live) if settings.sampling else None,
+        )
         self._journal = Journal(index, recorder)
         self._policy = Policy(
             index,
             joiner,
             queue,
             self._journal,
+            self._store,
             tail_ns=ebpf.tail_window_ns,
             threshold_ns=ebpf.blocked_threshold_ns,
             max_body_bytes=settings.max_recv_bytes,
@@ -94,11 +113,14 @@ class Pipeline:
             "exporter": lambda: self._exporter.alive,
         }
         self._beat = Beat(place.board, place.slot, self._problems, metrics.series)
-        answers = TraceAnswers(self._policy, self._journal.recent, ebpf.tail_window_ns, ebpf.blocked_threshold_ns)
-        pages = Pages(place.board, self._beat.report, metrics.series, answers, lambda: self._health.evidence().value)
+        explain = TraceAnswers(self._policy, self._journal.recent, ebpf.tail_window_ns, ebpf.blocked_threshold_ns)
+        pages = Pages(place.board, self._beat.report, metrics.series, explain, lambda: self._health.evidence().value)
         self._health = Health(self._policy.heartbeat_seen_ns, lambda: self._beat.report().serves, pages.serving)
+        answers: dict[Kind, Answer] = {"pages": pages}
+        if settings.service.control:
+            answers["control"] = Control(LiveSampling(live))
         self._receivers = receivers(
-            settings, queue, self._health, place.listening, {"pages": pages}, share_ports=place.share_ports
+            settings, queue, self._health, place.listening, answers, share_ports=place.share_ports
         )
         self._metrics = metrics
         self._queue = queue
@@ -109,6 +131,7 @@ class Pipeline:
             self._health.series,
             self._journal.series,
             process_usage.series,
+            *([self._store.series] if self._store else []),
         ):
             metrics.add_source(source)
 
@@ -133,6 +156,8 @@ class Pipeline:
         self._policy.stop(POLICY_GRACE_S)
         self._journal.close(RECORDER_GRACE_S)
         self._exporter.stop(EXPORTER_GRACE_S)
+        if self._store:
+            self._store.close()
         self._beat.stop()
 
     @property
@@ -222,6 +247,22 @@ def head_of(settings: Settings) -> Head:
     )
 
 
+def _storage(exporter: Exporter) -> Storage | None:
+    return exporter.sending_queue.storage if isinstance(exporter, OtlpExporter) else None
+
+
+def _store(exporter: Exporter, worker: int, workers: int) -> "DurableQueue | None":
+    """Where accepted requests are kept; None: in memory alone. Raises StorageError."""
+    storage = _storage(exporter)
+    if storage is None:
+        return None
+    from enricher.otlp.durable import DurableQueue
+
+    return DurableQueue(
+        Path(storage.directory), fsync=storage.fsync, max_bytes=storage.max_bytes, worker=worker, workers=workers
+    )
+
+
 def _destination(settings: Settings) -> str:
     exporter = settings.exporter
     return exporter.endpoint if isinstance(exporter, OtlpExporter) else settings.service.pipelines.traces.exporters[0]
@@ -233,7 +274,10 @@ def preload(settings: Settings) -> None:
     A checkout or a Python in root's home is such a place. Elsewhere what is never needed is never loaded.
     """
     causes.registry()
-    for module in (*LAZY_MODULES, assembly.module_of(settings.exporter, settings.service.transport)):
+    storage = ("enricher.otlp.durable",) if _storage(settings.exporter) else ()
+    control = MESSAGE_MODULES if settings.service.control else ()
+    exporter = assembly.module_of(settings.exporter, settings.service.transport)
+    for module in (*LAZY_MODULES, exporter, *storage, *control):
         importlib.import_module(module)
 
 

@@ -12,18 +12,22 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from enricher._native import Entry, EvidenceIndex, MalformedLog, Queue
 from enricher.join.hold import Held, Hold, Known
-from enricher.join.joiner import Joiner, OpenUntil
+from enricher.join.joiner import Joined, Joiner, OpenUntil
 from enricher.join.methods.method import Request, Window
 from enricher.otlp.queue import JOIN_BYTES
+from enricher.otlp.transport import StatusCode
 from enricher.recording.entries import Decision, Verdict
 from enricher.recording.journal import Journal
 from enricher.telemetry.health import EvidenceState, evidence_state
 from enricher.telemetry.logs import FirstTimes, get_logger
 from enricher.telemetry.metrics import Histogram, Series
+
+if TYPE_CHECKING:
+    from enricher.otlp.durable import DurableQueue
 
 # Requests that wait for evidence are looked at this often; the watermark itself moves every 40 ms. Twice as often
 # took a tenth more CPU time for each span under load.
@@ -39,6 +43,9 @@ CLOCK_TRIES: Final = 5
 QUESTIONS_NS: Final = 5_000_000
 # Most requests leave at once, those with a server span after their tail of 300 ms, none later than tail and patience.
 HOLD_BOUNDS_S: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.5)
+
+# What a sender is asked to wait where its request could not be stored; as where the queue is full.
+_COME_AGAIN_NS: Final = 1_000_000_000
 
 T = TypeVar("T")
 
@@ -61,6 +68,7 @@ class Policy:
         joiner: Joiner,
         queue: Queue,
         journal: Journal,
+        store: "DurableQueue | None" = None,
         *,
         tail_ns: int,
         threshold_ns: int,
@@ -70,6 +78,7 @@ class Policy:
         self._index = index
         self._joiner = joiner
         self._queue = queue
+        self._store = store
         self._tail_ns = tail_ns
         self._threshold_ns = threshold_ns
         self._max_body_bytes = max_body_bytes
@@ -140,6 +149,8 @@ class Policy:
             yield Series(name, "counter", meaning, "", {"": value})
         yield self._held_s.series()
         yield Series.gauge("join_held_requests", "requests that wait for evidence", len(self._hold))
+        if self._joiner.sampler:
+            yield from self._joiner.sampler.series()
         for name, value in self._index.statistics().items():
             yield Series.gauge(f"evidence_{name}", "of the evidence index", value)
 
@@ -156,23 +167,52 @@ class Policy:
         """Waits for so long at most for something new."""
         entries = self._queue.take_new(patience_s, JOIN_BYTES if self._journal.joins else 0)
         self._poll()
+        if sampler := self._joiner.sampler:
+            sampler.refresh()
+            self._journal.sampling(sampler.settings)
         now_ns = self._clock_ns()
         known = self._known(now_ns)
         settled_ns = max(known.going_on_ns, now_ns - PATIENCE_NS)
         window = Window(self._tail_ns, self._threshold_ns, settled_ns)
         last_window = replace(window, settled_ns=None)
-        for entry in entries:
-            self._take(entry, now_ns)
-        decided = []
+        decided: list[Entry] = []
+        emptied: list[Entry] = []  # of these no span is left
+        for entry in self._stored(entries) if self._store else entries:
+            if self._store and self._store.decided_before(entry):
+                decided.append(entry)
+            else:
+                self._take(entry, now_ns)
         for held in self._hold.due(known, now_ns):
             patient = known.live and now_ns - held.arrived_ns < self._hold.longest_ns
             if self._decide(held, window if patient else last_window, now_ns):
-                decided.append(held.item.entry)
+                (decided if held.item.entry.spans else emptied).append(held.item.entry)
                 self._held_s.add((now_ns - held.arrived_ns) / 1e9)
         if decided:
+            if self._store:
+                self._store.decided(decided)
             self._queue.put(decided)
+        if emptied:
+            if self._store:
+                self._store.released(emptied)
+            self._queue.release(emptied)
+        if self._store:
+            self._store.turn()
+            if not self._end_at_ns:
+                self._store.recover(self._queue.restore)
         if self._questions:
             self._answer()
+
+    def _stored(self, entries: list[Entry]) -> list[Entry]:
+        """Those that are safe now; all are answered."""
+        assert self._store
+        refused = self._store.admitted(entries)
+        for entry in refused:
+            entry.answer(StatusCode.UNAVAILABLE, "the request cannot be stored now", _COME_AGAIN_NS)
+        self._queue.release(list(refused))
+        stored = [entry for entry in entries if entry.id]
+        for entry in stored:
+            entry.answer()
+        return stored
 
     def _take(self, entry: Entry, now_ns: int) -> None:
         assert entry.request is not None
@@ -247,13 +287,20 @@ class Policy:
             elif decision.body is not None and len(decision.body) > self._max_body_bytes:
                 self._too_large += 1
                 verdict = Verdict.TOO_LARGE
-            elif decision.body is not None:
-                body = decision.body
-                held.item.entry.replace_body(body)
-                verdict = Verdict.CHANGED
+            else:
+                body = self._apply(decision, held.item.entry)
+                verdict = Verdict.UNTOUCHED if body is None else Verdict.CHANGED
         made = Decision(held.item.number, now_ns, window.settled_ns, verdict, open_until_ns, body or b"")
         self._journal.decided(request, made)
         return verdict is not Verdict.OPEN
+
+    def _apply(self, joined: Joined, entry: Entry) -> bytes | None:
+        if joined.body is not None:
+            entry.replace_body(joined.body)
+        if joined.sampled and self._joiner.sampler:
+            entry.sampled_out(joined.sampled.sampled_out)
+            self._joiner.sampler.count(joined.sampled)
+        return joined.body
 
     def _tell_fault(self, error: BaseException) -> None:
         self._failed_decisions += 1

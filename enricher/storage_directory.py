@@ -2,27 +2,13 @@
 
 import os
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Final
 
 from enricher.config.model import OtlpExporter, Settings
-from enricher.errors import EnricherError
+from enricher.otlp.durable_errors import StorageUnusable
 from enricher.privileges import pipeline_ids
 
 _MODE: Final = 0o700
-
-
-class StorageUnusable(EnricherError):
-    """The directory cannot be made or given away."""
-
-    code: ClassVar[str] = "storage_unusable"
-
-    def __init__(self, directory: str, reason: str) -> None:
-        super().__init__(
-            f"the queue cannot be kept in {directory}: {reason}",
-            fix="Set sending_queue.storage.directory to one of its own, in a directory that is there.",
-        )
-        self.directory = directory
-        self.reason = reason
 
 
 def prepare(settings: Settings) -> None:
@@ -30,9 +16,9 @@ def prepare(settings: Settings) -> None:
     exporter = settings.exporter
     if not isinstance(exporter, OtlpExporter) or exporter.sending_queue.storage is None:
         return
-    directory = exporter.sending_queue.storage.directory
+    directory = Path(exporter.sending_queue.storage.directory)
     try:
-        Path(directory).mkdir(mode=_MODE, exist_ok=True)
+        directory.mkdir(mode=_MODE, exist_ok=True)
         # Not by its name: what is opened now is what is given away, and no link that stands there instead.
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
@@ -41,4 +27,5 @@ def prepare(settings: Settings) -> None:
         finally:
             os.close(fd)
     except OSError as error:
-        raise StorageUnusable(directory, error.strerror or str(error)) from error
+        fix = "Set sending_queue.storage.directory to one of its own, in a directory that is there."
+        raise StorageUnusable(directory, error.strerror or str(error), fix=fix) from error

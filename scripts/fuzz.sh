@@ -21,10 +21,13 @@ for runtime in "$(rustc --print sysroot)/lib/rustlib/$host/lib/"librustc*asan.a;
     break
 done
 export RUSTFLAGS
+# Overflow is an error here, and a trace names lines.
+export CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_DEBUG=line-tables-only
+export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 # With a target of its own, build scripts and macros are not instrumented.
-(cd native/fuzz && cargo build --release --quiet --locked --target "$host")
+(cd native && cargo build --package enricher-fuzz --release --quiet --locked --target "$host")
 
-[ $# -gt 0 ] || set -- scan splice json_to_protobuf json_round_trip
+[ $# -gt 0 ] || set -- decompress json_round_trip json_to_protobuf scan splice
 for target in "$@"; do
     found="build/fuzz/found/$target"
     mkdir -p "$found"

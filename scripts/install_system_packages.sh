@@ -35,6 +35,12 @@ if [ "${1:-build}" = test ]; then
     need ip iproute2
     need wrk wrk
     need setpriv util-linux
+    # The OTLP exporters of other languages' SDKs.
+    need javac openjdk-17-jdk-headless
+    need mvn maven
+    need node nodejs
+    need npm npm
+    need perf linux-perf
 fi
 if [ "${1:-build}" = fuzz ]; then
     need c++ g++

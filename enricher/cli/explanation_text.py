@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from enricher.cli.layout import heading, wrapped
 from enricher.join.explanation import ConsideredWait, Trial
-from enricher.recording.trace import ExplainedSpan, TraceExplanation
+from enricher.recording.trace import SAMPLED_OUT, ExplainedSpan, TraceExplanation
 
 _KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
 MOST_WAITS = 20  # of one trial; --json has all
@@ -44,7 +44,9 @@ def _span(span: ExplainedSpan) -> Iterator[str]:
 
 
 def _outcome(span: ExplainedSpan) -> Iterator[str]:
-    if span.left_with:
+    if span.verdict == SAMPLED_OUT:
+        yield from wrapped(f"did not leave: {span.verdict}", 2)
+    elif span.left_with:
         yield "  left with"
         yield from _attributes(span.left_with)
     else:

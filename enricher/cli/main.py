@@ -17,6 +17,7 @@ COMMANDS: Final = {
     "record": "Run, and record what decides about spans into FILE.",
     "replay": "Decide a recording anew, and tell what is decided otherwise.",
     "explain": "Tell why the spans of a trace left as they did.",
+    "sampling": "Show or change how a running enricher samples.",
     "validate": "Check a configuration and tell all that is wrong with it.",
     "doctor": "Tell what this host lacks, what that costs, and how to mend it.",
     "components": "List receivers, processors, exporters, match methods and causes.",

@@ -26,7 +26,7 @@ def command(file: Path, output: Path | None) -> None:
     Needs no kernel, no privilege and no network. OUT gets OTLP as JSON, a request a line. Exit status: 0 if all was
     decided as it was recorded, 1 if not.
     """
-    from enricher.recording.otlp_json import line
+    from enricher._native import json_from_protobuf
     from enricher.recording.replay import Replay
 
     different: list[Replayed] = []  # the first of them
@@ -44,7 +44,7 @@ def command(file: Path, output: Path | None) -> None:
                 elif not replayed.same:
                     others += 1
                 if out:
-                    out.write(line(replayed.left_as) + "\n")
+                    out.write(json_from_protobuf(replayed.left_as).decode() + "\n")
         except DamagedRecording as error:
             damage = error
     for told in summary(recording, replay, seen):

@@ -93,17 +93,17 @@ def _listeners(settings: Settings) -> Iterator[Problem]:
 
 
 def _loops(settings: Settings) -> Iterator[Problem]:
-    destinations: list[tuple[KeyPath, str]] = []
     for path, exporter in _exporters(settings):
-        destinations += [((*path, *key), endpoint) for key, endpoint in _endpoints(exporter)]
-    for index, (path, destination) in enumerate(destinations):
-        if any(leads_to(destination, receiver.endpoint) for _, receiver in _receivers(settings)):
-            yield Problem(
-                path,
-                f"{destination} is the receiver's own endpoint: spans would go round for ever; write the backend's",
-            )
-        elif any(path[:2] == earlier[:2] and destination == taken for earlier, taken in destinations[:index]):
-            yield Problem(path, f"{destination} is named already")
+        named: set[str] = set()
+        for (key, endpoint), target in zip(_endpoints(exporter), exporter.targets, strict=True):
+            if any(leads_to(endpoint, receiver.endpoint) for _, receiver in _receivers(settings)):
+                message = (
+                    f"{endpoint} is the receiver's own endpoint: spans would go round for ever; write the backend's"
+                )
+                yield Problem((*path, *key), message)
+            elif target.address in named:
+                yield Problem((*path, *key), f"{endpoint} is named already")
+            named.add(target.address)
 
 
 def _tls(settings: Settings) -> Iterator[Problem]:

@@ -183,10 +183,9 @@ def _is_host(host: str, *, bracketed: bool) -> bool:
     """Whether it can be looked up at all (RFC 1035, 2.3.4; RFC 5891): what cannot raises in odd places."""
     if bracketed:
         try:
-            ip_address(host)
+            return ip_address(host).version == 6
         except ValueError:
             return False
-        return True
     try:
         name = (host if host.isascii() else host.encode("idna").decode()).removesuffix(".")
     except (UnicodeError, LookupError):

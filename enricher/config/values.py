@@ -276,7 +276,7 @@ def split_endpoint(endpoint: str) -> tuple[str, int]:
         raise Rejected(f"{endpoint!r} names no port; write host:port, such as {example}")
     if re.search(r"[\s/@]", host):
         raise Rejected(f"{host!r} is no host name")
-    return host.strip("[]"), int(port)
+    return host[1:-1] if bracketed else host, int(port)
 
 
 def nearest(word: str, words: tuple[str, ...]) -> str | None:

@@ -11,6 +11,7 @@ from enricher.join.explanation import SpanExplanation, Trial
 from enricher.join.methods import connection, span_end
 from enricher.join.methods.method import Match, MatchMethod, Method, Request, Window
 from enricher.join.methods.origin import Origins
+from enricher.sampling.sampler import Sampled, Sampler
 
 Encode = Callable[[dict[str, Value]], bytes]
 
@@ -28,6 +29,7 @@ class Joined:
 
     body: bytes | None = None  # None: as it came
     with_evidence: Sequence[int] = ()  # spans for which a cause claims something
+    sampled: Sampled | None = None  # what became of which spans; None: all leave
 
 
 AS_IT_CAME: Final = Joined()
@@ -58,13 +60,15 @@ class Joiner:
         origins: Origins | None = None,
         *,
         stamp_all: bool,
+        sampler: Sampler | None = None,
     ) -> None:
-        """Without `origins`, nothing is said of unmatched spans."""
+        """Without `origins`, nothing is said of unmatched spans. `sampler`, which can be set, leaves spans out."""
         self._methods = methods
         self._causes = causes
         self._encode = encode
         self._origins = origins
         self._stamp_all = stamp_all
+        self.sampler = sampler
         self.tally = Tally()
 
     def saw(self, request: Request) -> None:
@@ -92,9 +96,13 @@ class Joiner:
         with_evidence = [ordinal for ordinal, claims in attributes.items() if not claims.keys() <= _OF_NO_CAUSE]
         self._give_up(unmatched or (), request, attributes, self.tally)
         fills = self._stamps(matches, attributes) if self._stamp_all else []
-        if not attributes and not fills:
+        sampler = self.sampler if self.sampler and self.sampler.active else None
+        if not attributes and not fills and not sampler:
             return AS_IT_CAME
         patches = [(ordinal, self._encode(attributes[ordinal])) for ordinal in sorted(attributes)]
+        if sampler:
+            sampled = sampler.sample(request.scanned, with_evidence, patches, fills)
+            return Joined(sampled.body, with_evidence, sampled)
         return Joined(request.scanned.splice(patches, fills), with_evidence)
 
     def explain(self, request: Request, ordinal: int, window: Window) -> SpanExplanation:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from threading import Event, Thread
-from typing import Final
+from typing import Final, Protocol
 
 from enricher._native import Entry, Queue, request_halves
 from enricher.config.model import RetryOnFailure
@@ -55,6 +55,16 @@ class Part:
 Piece = Entry | Part
 
 
+class Store(Protocol):
+    """Where requests are kept until they are delivered: `durable.DurableQueue`. Thread-safe."""
+
+    def sending(self, entries: Sequence[Entry], /) -> Sequence[Entry]:
+        """To be called before they are sent. Returns those whose body is lost."""
+
+    def released(self, entries: Sequence[Entry], /) -> None:
+        """These are delivered, or dropped and counted."""
+
+
 class Delivery:
     """An `Exporter` over a `Sender`."""
 
@@ -64,6 +74,7 @@ class Delivery:
         sender: Sender,
         queue: Queue,
         metrics: Metrics,
+        store: Store | None = None,
         *,
         clock_ns: Callable[[], int] = time.monotonic_ns,
         jitter: Callable[[], float] = random.random,
@@ -72,6 +83,8 @@ class Delivery:
         self._sender = sender
         self._queue = queue
         self._metrics = metrics
+        self._store = store
+        self._left: set[int] = set()  # in the store, for the next process
         self._join_size = JoinSize(settings.max_batch_bytes)
         self._clock_ns = clock_ns
         self._jitter = jitter
@@ -108,8 +121,19 @@ class Delivery:
 
     def _consume(self) -> None:
         while not self._over.is_set() and (batch := self._queue.take(self._join_size.bytes)):
-            self._deliver(batch)
+            if self._store is None:
+                self._deliver(batch)
+            else:
+                self._deliver_stored(batch, self._store)
             self._queue.release(batch)
+
+    def _deliver_stored(self, batch: Sequence[Entry], store: Store) -> None:
+        lost = store.sending(batch)
+        if lost:
+            self._drop(lost, "damaged", Failure(StatusCode.DATA_LOSS, "the stored request is damaged"))
+        if sound := [entry for entry in batch if entry not in lost] if lost else batch:
+            self._deliver(sound)
+        store.released([entry for entry in batch if entry.id not in self._left])
 
     def _deliver(self, batch: Sequence[Piece]) -> bool:
         """Send, and account for every span of `batch`. True if the backend took it."""
@@ -181,6 +205,10 @@ class Delivery:
             log.info("the backend takes spans again", endpoint=self._sender.destination)
 
     def _drop_for_shutdown(self, batch: Sequence[Piece]) -> None:
+        if self._store is not None:
+            # Of an entry whose other part is settled, a part is not kept.
+            self._left.update(piece.id for piece in batch if isinstance(piece, Entry))
+            batch = [piece for piece in batch if not isinstance(piece, Entry)]
         self._drop(batch, "shutdown", Failure(StatusCode.UNAVAILABLE, "shutting down"))
 
     def _drop(self, batch: Sequence[Piece], reason: str, failure: Failure) -> None:

@@ -13,6 +13,7 @@ from typing import Final, TextIO
 from enricher._native import Entry, Queue
 from enricher.config.model import TerminalExporter as TerminalSettings
 from enricher.otlp.sending.assembly import Line
+from enricher.otlp.span_json import tree_of
 from enricher.otlp.terminal_text import coloured, lines_of, plain
 from enricher.otlp.terminal_traces import Trace, TraceGatherer
 from enricher.otlp.transport import Exporter
@@ -87,14 +88,11 @@ class TerminalExporter:
         self._show()
 
     def _gather(self, entry: Entry) -> None:
-        from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-
         if self._broken:
             self._metrics.exporter_send_failed_spans.add(entry.spans, "output_gone")
             return
         try:
-            request = ExportTraceServiceRequest.FromString(entry.body)
-            self._gatherer.add(request, self._clock_ns())
+            self._gatherer.add(tree_of(entry.body), self._clock_ns())
         except Exception:  # what cannot be shown must not end the thread that shows the rest
             log.exception("a request could not be shown")
             self._metrics.exporter_send_failed_spans.add(entry.spans, "fault")

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Final
 
-from enricher.otlp.terminal_traces import CLAIM_PREFIX, COMPLETE, METHOD, OBSERVED, STAMPS, Placed, Trace, Value, placed
+from enricher.otlp.span_json import Value
+from enricher.otlp.terminal_traces import CLAIM_PREFIX, COMPLETE, METHOD, OBSERVED, STAMPS, Placed, Trace, placed
 
 _RESET: Final = "\x1b[0m"
 _KINDS: Final = ("", "internal", "server", "client", "producer", "consumer")

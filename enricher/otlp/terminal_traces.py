@@ -1,20 +1,15 @@
 """Spans gathered by trace until the trace has been quiet for a while, for the exporter that shows them.
 
-Pure: parsed requests and the time are handed in. Bounded in traces, in spans of a trace, in text of a span, in
+Pure: requests as trees and the time are handed in. Bounded in traces, in spans of a trace, in text of a span, in
 memory of all of them and in the life of a trace, whatever comes.
 """
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-    from opentelemetry.proto.common.v1.common_pb2 import KeyValue
-    from opentelemetry.proto.trace.v1.trace_pb2 import Span
-
-Value = bool | int | float | str
+from enricher.otlp.span_json import Tree, Value, scalar, service_name, several, single
 
 CLAIM_PREFIX: Final = "ebpf."
 # What says how evidence was found, and is none itself.
@@ -22,7 +17,7 @@ METHOD: Final = "ebpf.match.method"
 COMPLETE: Final = "ebpf.complete"
 OBSERVED: Final = "ebpf.observed"
 STAMPS: Final = frozenset({METHOD, COMPLETE, OBSERVED})
-_SERVICE_NAME: Final = "service.name"
+_STATUS_ERROR: Final = 2
 _MAX_TEXT: Final = 200  # characters of a name or a message
 _MAX_CLAIMS: Final = 16  # of a span; more than anybody reads
 _SPAN_BYTES: Final = 400  # without its texts
@@ -96,11 +91,12 @@ class TraceGatherer:
     def __len__(self) -> int:
         return len(self._traces)
 
-    def add(self, request: "ExportTraceServiceRequest", now_ns: int) -> None:
-        for resource_spans in request.resource_spans:
-            service = _text(_attribute(resource_spans.resource.attributes, _SERVICE_NAME) or "")
-            for scope_spans in resource_spans.scope_spans:
-                for span in scope_spans.spans:
+    def add(self, request: Tree, now_ns: int) -> None:
+        """`request`: an ExportTraceServiceRequest."""
+        for resource_spans in several(request, "resourceSpans"):
+            service = _text(service_name(resource_spans))
+            for scope_spans in several(resource_spans, "scopeSpans"):
+                for span in several(scope_spans, "spans"):
                     self._keep(span, service, now_ns)
                     while len(self._traces) > self._max_traces or self._size > self._max_bytes:
                         self._push_out(self._take(next(iter(self._traces))))
@@ -125,9 +121,10 @@ class TraceGatherer:
         self._size -= trace.size
         return trace
 
-    def _keep(self, span: "Span", service: str, now_ns: int) -> None:
-        trace = self._traces.pop(span.trace_id, None) or Trace(span.trace_id, first_ns=now_ns)
-        self._traces[span.trace_id] = trace  # to the end, as the latest
+    def _keep(self, span: Tree, service: str, now_ns: int) -> None:
+        trace_id = bytes.fromhex(span.get("traceId", ""))
+        trace = self._traces.pop(trace_id, None) or Trace(trace_id, first_ns=now_ns)
+        self._traces[trace_id] = trace  # to the end, as the latest
         trace.last_ns = now_ns
         if len(trace.spans) >= 2 * self._max_spans:
             trace.left_out += 1
@@ -177,47 +174,31 @@ def placed(spans: Sequence[ShownSpan]) -> Iterator[Placed]:
             todo.extend((child, span, (*last, number == 0)) for number, child in enumerate(reversed(below)))
 
 
-def _shown(span: "Span", service: str) -> ShownSpan:
-    is_error = span.status.code == span.status.STATUS_CODE_ERROR
+def _shown(span: Tree, service: str) -> ShownSpan:
+    status = single(span, "status")
+    is_error = status.get("code") == _STATUS_ERROR
     return ShownSpan(
-        span_id=span.span_id,
-        parent_span_id=span.parent_span_id,
-        name=_text(span.name),
-        kind=span.kind,
+        span_id=bytes.fromhex(span.get("spanId", "")),
+        parent_span_id=bytes.fromhex(span.get("parentSpanId", "")),
+        name=_text(span.get("name", "")),
+        kind=span.get("kind", 0),
         service=service,
-        start_ns=span.start_time_unix_nano,
-        end_ns=span.end_time_unix_nano,
-        error=_text(span.status.message) if is_error else None,
-        claims=_claims(span.attributes),
+        start_ns=int(span.get("startTimeUnixNano", 0)),
+        end_ns=int(span.get("endTimeUnixNano", 0)),
+        error=_text(status.get("message", "")) if is_error else None,
+        claims=_claims(several(span, "attributes")),
     )
 
 
-def _claims(attributes: "Sequence[KeyValue]") -> dict[str, Value]:
+def _claims(attributes: Sequence[Tree]) -> dict[str, Value]:
     found: dict[str, Value] = {}
     for attribute in attributes:
-        if attribute.key.startswith(CLAIM_PREFIX) and len(found) < _MAX_CLAIMS:
-            value = _value(attribute)
+        key = attribute.get("key", "")
+        if key.startswith(CLAIM_PREFIX) and len(found) < _MAX_CLAIMS:
+            value = scalar(attribute)  # None: no claim of ours
             if value is not None:
-                found[_text(attribute.key)] = value
+                found[_text(key)] = _text(value) if isinstance(value, str) else value
     return found
-
-
-def _attribute(attributes: "Sequence[KeyValue]", key: str) -> str:
-    return next((attribute.value.string_value for attribute in attributes if attribute.key == key), "")
-
-
-def _value(attribute: "KeyValue") -> Value | None:
-    match attribute.value.WhichOneof("value"):
-        case "string_value":
-            return _text(attribute.value.string_value)
-        case "bool_value":
-            return attribute.value.bool_value
-        case "int_value":
-            return attribute.value.int_value
-        case "double_value":
-            return attribute.value.double_value
-        case _:
-            return None  # no claim of ours
 
 
 def _text(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What a recording is made of: five kinds of entries, each packed as kind, length and content.
+"""What a recording is made of: six kinds of entries, each packed as kind, length and content.
 
 Numbers are little-endian. Times are CLOCK_MONOTONIC in ns unless they say otherwise.
 """
@@ -16,6 +16,7 @@ _EVIDENCE: Final = Struct("<Q")
 _CLOCK: Final = Struct("<QQ")
 _ARRIVAL: Final = Struct("<QQH")
 _DECISION: Final = Struct("<QQqBQ")
+_SAMPLING: Final = Struct("<dQ??")
 NOT_SETTLED: Final = -1
 
 
@@ -25,6 +26,7 @@ class Kind(IntEnum):
     ARRIVAL = 3
     DECISION = 4
     END = 5
+    SAMPLING = 6
 
 
 class Verdict(IntEnum):
@@ -118,7 +120,21 @@ class End:
         return (self.reason.name.encode(),)
 
 
-Entry = Evidence | ClockSample | Arrival | Decision | End
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """From here on spans are sampled so; as of processors.sampling. Without one, none is left out."""
+
+    kind: ClassVar[Kind] = Kind.SAMPLING
+    ratio: float
+    slow_ns: int
+    keep_errors: bool
+    keep_evidence: bool
+
+    def pieces(self) -> tuple[bytes, ...]:
+        return (_SAMPLING.pack(self.ratio, self.slow_ns, self.keep_errors, self.keep_evidence),)
+
+
+Entry = Evidence | ClockSample | Arrival | Decision | End | Sampling
 
 
 def packed(entry: Entry) -> tuple[bytes, ...]:
@@ -193,10 +209,20 @@ def _end(content: memoryview) -> End:
     return End(EndReason[bytes(content).decode()])
 
 
+def _sampling(content: memoryview) -> Sampling:
+    if len(content) != _SAMPLING.size:
+        raise ValueError(f"{len(content)} bytes are not {_SAMPLING.size}")
+    ratio, slow_ns, keep_errors, keep_evidence = _SAMPLING.unpack(content)
+    if not 0 <= ratio <= 1:
+        raise ValueError(f"a ratio of {ratio}")
+    return Sampling(ratio, slow_ns, keep_errors, keep_evidence)
+
+
 _READERS: Final[Mapping[Kind, Callable[[memoryview], Entry]]] = {
     Kind.EVIDENCE: _evidence,
     Kind.CLOCK_SAMPLE: _clock,
     Kind.ARRIVAL: _arrival,
     Kind.DECISION: _decision,
     Kind.END: _end,
+    Kind.SAMPLING: _sampling,
 }

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 from enricher._native import EvidenceIndex
 from enricher.join.methods.method import Request
-from enricher.recording.entries import Arrival, ClockSample, Decision, Evidence, Verdict
+from enricher.recording.entries import Arrival, ClockSample, Decision, Evidence, Sampling, Verdict
 from enricher.recording.recent import Decided, Recent
 from enricher.recording.recorder import Recorder
+from enricher.sampling.sampler import Settings
 from enricher.telemetry.metrics import Series
 
 
@@ -18,6 +19,7 @@ class Journal:
         self.recent = Recent()
         self._index = index
         self._recorder = recorder
+        self._sampling: Settings | None = None  # as it was recorded last
         if recorder:
             index.tap(True)
             recorder.start()
@@ -40,6 +42,13 @@ class Journal:
         self._recorder.add(ClockSample(monotonic_ns, realtime_ns))
         if records:
             self._recorder.add(Evidence(monotonic_ns, records))
+
+    def sampling(self, settings: Settings) -> None:
+        """What the next decisions are made with; to be called before them, however often."""
+        if self._recorder and settings is not self._sampling:
+            self._sampling = settings
+            ratio, slow_ns = settings.ratio, settings.slow_ns
+            self._recorder.add(Sampling(ratio, slow_ns, settings.keep_errors, settings.keep_evidence))
 
     def came(self, number: int, request: Request, now_ns: int) -> None:
         """`number` is the request's own, for as long as this process lives. It comes from one peer: see `joins`."""

@@ -13,9 +13,10 @@ from enricher.errors import EnricherError
 from enricher.join.assembly import assembled
 from enricher.join.joiner import OpenUntil
 from enricher.join.methods.method import Request, Window
-from enricher.recording.entries import Arrival, ClockSample, Decision, Entry, Evidence, Verdict
+from enricher.recording.entries import Arrival, ClockSample, Decision, Entry, Evidence, Sampling, Verdict
 from enricher.recording.file import Head
 from enricher.recording.recent import Decided
+from enricher.sampling.sampler import Sampler
 
 MOST_DIFFERENCES = 20  # of one request, that are told
 
@@ -55,8 +56,11 @@ class Replayed:
             why = f" ({type(self.fault).__name__}: {self.fault})" if self.fault else ""
             told.append(f"{before.name.lower()} then, {self.verdict.name.lower()} now{why}")
         then, now = _claims(self.then.left_as), _claims(self.left_as)
+        if len(then) != len(now):
+            told.append(f"{len(then)} spans left then, {len(now)} now")
+        left_then = dict(then)
         for ordinal, (name, attributes) in enumerate(now):
-            was = then[ordinal][1] if ordinal < len(then) else {}
+            was = then[ordinal][1] if len(then) == len(now) else left_then.get(name, {})
             told += [
                 f"{name}: {key}: {_told(was, key)} then, {_told(attributes, key)} now"
                 for key in sorted(was.keys() | attributes.keys())
@@ -93,6 +97,8 @@ class Replay:
                 self.index.feed(entry.records, entry.read_ns)
             elif isinstance(entry, ClockSample):
                 self.index.sample_clock(entry.monotonic_ns, entry.realtime_ns)
+            elif isinstance(entry, Sampling):
+                self.joiner.sampler = Sampler(entry)
             elif isinstance(entry, Arrival):
                 self._take(entry)
             elif isinstance(entry, Decision) and (replayed := self._decide(entry)):
@@ -113,7 +119,7 @@ class Replay:
         if request is None:
             return None
         if then.verdict is Verdict.CHANGED:
-            _check(request, then)
+            _check(request, then, sampled=self.joiner.sampler is not None)
         window = self._window(then.settled_ns)
         verdict, left_as, fault = self._verdict(request, window)
         if then.verdict is Verdict.OPEN and verdict is Verdict.OPEN:
@@ -142,12 +148,13 @@ class Replay:
         return Window(tail_ns=self._head.tail_ns, threshold_ns=self._head.threshold_ns, settled_ns=settled_ns)
 
 
-def _check(request: Request, then: Decision) -> None:
+def _check(request: Request, then: Decision, *, sampled: bool) -> None:
     try:
         spans = ScannedRequest.scan(then.body).span_count
     except MalformedRequest as error:
         raise ContradictoryRecording(then.number) from error
-    if spans != request.scanned.span_count:
+    came = request.scanned.span_count
+    if spans > came or (spans < came and not sampled):
         raise ContradictoryRecording(then.number)
 
 

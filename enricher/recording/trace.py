@@ -1,6 +1,6 @@
 """A trace as it is explained: its spans, what each left with, and why."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +24,14 @@ VERDICTS: Mapping[Verdict, str] = {
 }
 
 
+SAMPLED_OUT = "it was sampled out"
+
+
 @dataclass(frozen=True, slots=True)
 class ExplainedSpan:
     name: str
     service: str  # service.name of its resource, "" if it has none
-    verdict: str  # what became of the request it came in
+    verdict: str  # what became of the request it came in, or SAMPLED_OUT
     left_with: Mapping[str, Value]  # the attributes that were added when it left
     explanation: SpanExplanation  # with the evidence there was when it was made
 
@@ -62,16 +65,17 @@ def found_spans(decided: Decided, trace_id: bytes) -> list[FoundSpan]:
     """The spans of one trace in a request."""
     if trace_id not in decided.body:  # a quick look: most requests are of other traces
         return []
-    left = [span for _, span in _spans(decided.left_as)]
+    came = list(_spans(decided.body))
+    left = _as_left([span for _, span in came], [span for _, span in _spans(decided.left_as)])
     return [
         FoundSpan(
             ordinal,
             span.name,
             service,
-            VERDICTS[decided.decision.verdict],
-            dict(_values(left[ordinal], behind=len(span.attributes))),
+            VERDICTS[decided.decision.verdict] if as_left else SAMPLED_OUT,
+            dict(_values(as_left, behind=len(span.attributes))) if as_left else {},
         )
-        for ordinal, (service, span) in enumerate(_spans(decided.body))
+        for ordinal, ((service, span), as_left) in enumerate(zip(came, left, strict=True))
         if span.trace_id == trace_id
     ]
 
@@ -110,6 +114,28 @@ def _spans(body: bytes) -> "Iterator[tuple[str, Span]]":
         for scope in group.scope_spans:
             for span in scope.spans:
                 yield service, span
+
+
+def _as_left(came: "Sequence[Span]", left: "Sequence[Span]") -> "Iterator[Span | None]":
+    """Each span that came as it left, None if it was sampled out. Those that left have kept their order."""
+    rest = iter(left)
+    following = next(rest, None)
+    for span in came:
+        if following and _same(span, following):
+            yield following
+            following = next(rest, None)
+        else:
+            yield None
+
+
+def _same(span: "Span", other: "Span") -> bool:
+    return (
+        span.span_id == other.span_id
+        and span.trace_id == other.trace_id
+        and span.start_time_unix_nano == other.start_time_unix_nano
+        and span.end_time_unix_nano == other.end_time_unix_nano
+        and span.name == other.name
+    )
 
 
 def _values(span: "Span", *, behind: int) -> Iterator[tuple[str, Value]]:

@@ -1,6 +1,7 @@
 """What the pipeline counts of itself. Names follow the collector's; spans must add up at any time:
 
     receiver_accepted_spans = exporter_sent_spans + exporter_send_failed_spans + exporter_queue_spans
+                              + sampling_sampled_out_spans
 
 Only counting is here; `exposition` writes it for Prometheus, `push` sends it as OTLP.
 """

@@ -3,11 +3,13 @@
 use std::mem::MaybeUninit;
 
 use _native::attributes::{push_attribute, Value};
+use _native::compression::{self, Decoder, Encoding, Unusable};
 use _native::json::{from_protobuf, to_protobuf};
 use _native::protobuf::validate;
 use _native::schema::REQUEST;
 use _native::splice::{Patch, Plan};
 use _native::wire::{self, Scan};
+use bytes::Bytes;
 use serde_core::de::IgnoredAny;
 
 /// The short ways of the scan and the schema's own way agree, and spans lie one behind the other inside their scopes.
@@ -28,6 +30,9 @@ pub fn scan(body: &[u8]) {
         assert_eq!(span.has_ids, fields.trace_id.len() == 16 && fields.span_id.len() == 8);
     }
     assert_eq!(spliced(body, &scan, &[]), body);
+    let mut joined = wire::scan(body).expect("as before");
+    joined.append(&scan, body.len() as u32);
+    assert_eq!(wire::scan(&[body, body].concat()), Ok(joined));
 }
 
 /// Chosen spans get attributes at their ends; nothing else changes. The first eight bytes choose, the next how much.
@@ -90,6 +95,35 @@ pub fn json_round_trip(body: &[u8]) {
         assert_eq!(before.fields(body, ordinal), after.fields(&result, ordinal));
     }
     assert_eq!(from_protobuf(&result), Ok(line));
+}
+
+/// Nothing is made beyond the limit, and the size of the steps makes no difference. The first two bytes are which encoding
+/// and how large the steps are.
+pub fn decompress(data: &[u8]) {
+    const LIMIT: usize = 1 << 16;
+    let [encoding, step, encoded @ ..] = data else { return };
+    let all = [Encoding::Identity, Encoding::Gzip, Encoding::Deflate, Encoding::Zstd];
+    let encoding = all[usize::from(*encoding) % all.len()];
+    let at_once = compression::decompress(encoding, encoded, LIMIT);
+    assert_eq!(in_steps(encoding, encoded, LIMIT, usize::from(*step) + 1), at_once);
+    let Ok(decoded) = at_once else { return };
+    assert!(decoded.len() <= LIMIT);
+    if let Some(less) = decoded.len().checked_sub(1) {
+        assert_eq!(compression::decompress(encoding, encoded, less), Err(Unusable::TooLarge));
+    }
+    let again = compression::compress(
+        encoding,
+        &[decoded.slice(..decoded.len() / 2), decoded.slice(decoded.len() / 2..)],
+    );
+    assert_eq!(compression::decompress(encoding, &again, LIMIT), Ok(decoded));
+}
+
+fn in_steps(encoding: Encoding, encoded: &[u8], limit: usize, step: usize) -> Result<Bytes, Unusable> {
+    let mut decoder = Decoder::new(encoding, Bytes::copy_from_slice(encoded), limit)?;
+    while !decoder.step(step)? {
+        assert!(decoder.capacity() <= 2 * limit + 64);
+    }
+    Ok(decoder.into_decoded())
 }
 
 fn spliced(body: &[u8], scan: &Scan, patches: &[Patch]) -> Vec<u8> {

@@ -61,7 +61,7 @@ fn push_varint(value: u64, run: &mut Vec<u8>) {
     run.extend_from_slice(&varint_bytes(value)[..varint_size(value)]);
 }
 
-fn push_delimited(tag: u8, bytes: &[u8], run: &mut Vec<u8>) {
+pub fn push_delimited(tag: u8, bytes: &[u8], run: &mut Vec<u8>) {
     run.push(tag);
     push_varint(bytes.len() as u64, run);
     run.extend_from_slice(bytes);

@@ -183,6 +183,12 @@ impl Calls {
         self.by_span.has(&span_id)
     }
 
+    pub fn shrink(&mut self) {
+        self.by_goroutine.shrink();
+        self.waits.shrink();
+        self.by_span.shrink();
+    }
+
     pub fn expire(&mut self, before_ns: u64) {
         self.by_goroutine.expire(before_ns);
         self.waits.expire(before_ns);

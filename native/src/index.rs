@@ -54,6 +54,8 @@ pub struct Totals {
     /// The goroutine went on, at an unknown time: no evidence.
     pub waits_end_unknown: u64,
     pub losses: u64,
+    /// Times that memory was short.
+    pub shed: u64,
 }
 
 pub struct Index {
@@ -270,7 +272,22 @@ impl Index {
 
     /// Forgets what is older than the retention time.
     pub fn expire(&mut self) {
-        let before_ns = self.watermark_ns.saturating_sub(self.retention_ns);
+        self.forget(self.watermark_ns.saturating_sub(self.retention_ns));
+    }
+
+    /// Forgets all but the newest, as memory is short: of what is older than `keep_ns`, evidence counts as lost.
+    pub fn shed(&mut self, keep_ns: u64) {
+        let before_ns = self.watermark_ns.saturating_sub(keep_ns);
+        self.take_loss(0, before_ns, 0);
+        self.totals.shed += 1;
+        self.forget(before_ns);
+        self.waits.shrink();
+        self.calls.shrink();
+        self.lineage.shrink();
+        self.unprobed.shrink();
+    }
+
+    fn forget(&mut self, before_ns: u64) {
         self.span_ends.expire(before_ns);
         self.waits.expire(before_ns);
         self.calls.expire(before_ns);

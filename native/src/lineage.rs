@@ -86,6 +86,12 @@ impl Lineage {
         self.children.has(&span_id)
     }
 
+    pub fn shrink(&mut self) {
+        self.made.shrink();
+        self.children.shrink();
+        self.exits.shrink();
+    }
+
     pub fn expire(&mut self, before_ns: u64) {
         self.made.expire(before_ns);
         self.children.expire(before_ns);

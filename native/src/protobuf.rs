@@ -143,6 +143,15 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Reads over the rest of a field with this tag, of a message that was checked before.
+    pub fn skip(&mut self, number: u32, wire: u32, depth: u32) -> Result<(), Malformed> {
+        match wire {
+            LENGTH => self.range().map(drop),
+            GROUP => self.skip_group(number, depth + 1),
+            _ => self.skip_scalar(wire),
+        }
+    }
+
     fn skip_scalar(&mut self, wire: u32) -> Result<(), Malformed> {
         match wire {
             VARINT => self.varint().map(drop),

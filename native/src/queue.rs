@@ -126,7 +126,6 @@ struct Arrived {
 
 /// One request, or several joined, on the way through.
 pub struct Entry {
-    pub spans: u64,
     pub requests: u64,
     /// Which spans came from whom: the ordinal of the first, and the sender.
     pub peers: Vec<(u32, Arc<str>)>,
@@ -137,6 +136,9 @@ struct State {
     body: Option<Bytes>,
     /// What the bound counts for it.
     counted: usize,
+    spans: u64,
+    /// What the queue counts for it.
+    counted_spans: u64,
     replies: Vec<oneshot::Sender<Answer>>,
     /// Its number in a durable store; 0: it is in none.
     id: i64,
@@ -154,6 +156,17 @@ impl Entry {
 
     pub fn set_body(&self, body: Option<Bytes>) {
         self.state().body = body;
+    }
+
+    /// That leave in it.
+    pub fn spans(&self) -> u64 {
+        self.state().spans
+    }
+
+    /// So many were left out when it was decided. The queue counts them until it is put, or released.
+    pub fn sampled_out(&self, spans: u64) {
+        let mut state = self.state();
+        state.spans = state.spans.saturating_sub(spans);
     }
 
     pub fn id(&self) -> i64 {
@@ -357,6 +370,8 @@ impl Queue {
                 inner.bytes = inner.bytes + body.len() - state.counted;
                 state.counted = body.len();
             }
+            inner.spans -= state.counted_spans - state.spans;
+            state.counted_spans = state.spans;
         }
         let count = entries.len();
         inner.ready.extend(entries);
@@ -421,8 +436,9 @@ impl Queue {
         let mut inner = self.inner();
         for entry in entries {
             inner.requests -= entry.requests as usize;
-            inner.bytes -= entry.state().counted;
-            inner.spans -= entry.spans;
+            let state = entry.state();
+            inner.bytes -= state.counted;
+            inner.spans -= state.counted_spans;
         }
         drop(inner);
         for entry in entries {
@@ -491,12 +507,9 @@ fn join(mut joined: Vec<Arrived>) -> (Arc<Entry>, Scan) {
         }
         (Bytes::from(body), scan)
     };
-    let entry = Entry {
-        spans: scan.spans.len() as u64,
-        requests,
-        peers,
-        state: Mutex::new(State { counted: body.len(), body: Some(body), replies, id }),
-    };
+    let spans = scan.spans.len() as u64;
+    let state = State { counted: body.len(), body: Some(body), spans, counted_spans: spans, replies, id };
+    let entry = Entry { requests, peers, state: Mutex::new(state) };
     (Arc::new(entry), scan)
 }
 

@@ -91,6 +91,12 @@ impl<K: Hash + Eq + Copy, V> Recent<K, V> {
         }
     }
 
+    /// Gives back memory that is not needed now.
+    pub fn shrink(&mut self) {
+        self.by_key.shrink_to_fit();
+        self.order.shrink_to_fit();
+    }
+
     fn forget_first(&mut self) -> Option<u64> {
         let (at_ns, key) = self.order.pop_front()?;
         let values = self.by_key.get_mut(&key)?;

@@ -166,7 +166,7 @@ static LINK: Message = Message::new(&[
     one(5, "droppedAttributesCount", Uint32),
     one(6, "flags", Fixed32),
 ]);
-static STATUS: Message = Message::new(&[one(2, "message", Text), one(3, "code", Enum(STATUS_CODES))]);
+pub static STATUS: Message = Message::new(&[one(2, "message", Text), one(3, "code", Enum(STATUS_CODES))]);
 
 /// Of grpc.health.v1.
 pub static HEALTH_CHECK_REQUEST: Message = Message::new(&[one(1, "service", Text)]);

@@ -134,6 +134,14 @@ impl Unprobed {
         made
     }
 
+    pub fn shrink(&mut self) {
+        self.labelled.shrink();
+        self.by_descriptor.shrink();
+        self.by_maker.shrink();
+        self.traceparents.shrink();
+        self.headers_on.shrink();
+    }
+
     pub fn expire(&mut self, before_ns: u64) {
         self.labelled.expire(before_ns);
         self.by_descriptor.expire(before_ns);

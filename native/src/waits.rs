@@ -178,6 +178,12 @@ impl Waits {
         }
     }
 
+    /// Gives back memory that is not needed now.
+    pub fn shrink(&mut self) {
+        self.by_owner.shrink_to_fit();
+        self.ends.shrink_to_fit();
+    }
+
     /// Also for `ends`, where a wait that is sent again and again has more than one place.
     fn make_room(&mut self) {
         while self.len >= self.most || self.ends.len() >= 2 * self.most {

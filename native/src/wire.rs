@@ -6,11 +6,12 @@
 
 use crate::ascii;
 use crate::protobuf::{check_content, Malformed, Reader, FIXED64, LENGTH, VARINT};
-use crate::schema::{Field, KEY_VALUE, REQUEST, RESOURCE_SPANS, SCOPE_SPANS, SPAN};
+use crate::schema::{Field, KEY_VALUE, REQUEST, RESOURCE_SPANS, SCOPE_SPANS, SPAN, STATUS as STATUS_MESSAGE};
 
 // Tags of one byte: field number and wire type. FLAGS has a second byte, 1.
 const TRACE_ID: u8 = 1 << 3 | 2;
 const SPAN_ID: u8 = 2 << 3 | 2;
+const TRACE_STATE: u8 = 3 << 3 | 2;
 const PARENT_SPAN_ID: u8 = 4 << 3 | 2;
 const NAME: u8 = 5 << 3 | 2;
 const KIND: u8 = 6 << 3;
@@ -32,6 +33,9 @@ const USUAL_SPAN_SIZE: usize = 400;
 
 /// How deep a span is nested: request, ResourceSpans, ScopeSpans, Span.
 const SPAN_DEPTH: u32 = 3;
+
+const TRACE_STATE_NUMBER: u32 = 3;
+const STATUS_ERROR: i32 = 2;
 
 pub const KIND_SERVER: i32 = 2;
 pub const KIND_CONSUMER: i32 = 5;
@@ -58,6 +62,10 @@ pub struct SpanRecord {
     pub scope: u32,
     pub has_ids: bool,
     pub has_parent: bool,
+    /// Its status is ERROR.
+    pub is_error: bool,
+    /// It has one that is not empty; what it says, `Scan::trace_state` reads.
+    pub has_trace_state: bool,
 }
 
 impl SpanRecord {
@@ -75,9 +83,11 @@ pub struct SpanFields<'a> {
     pub trace_id: &'a [u8],
     pub span_id: &'a [u8],
     pub parent_span_id: &'a [u8],
+    pub trace_state: &'a [u8],
     pub kind: i32,
     pub start_unix_ns: u64,
     pub end_unix_ns: u64,
+    pub status_code: i32,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -187,6 +197,8 @@ fn add_span(fields: &SpanFields, extent: Extent, scope: u32, scan: &mut Scan) {
         scope,
         has_ids: ids.is_some(),
         has_parent: !fields.parent_span_id.is_empty(),
+        is_error: fields.status_code == STATUS_ERROR,
+        has_trace_state: !fields.trace_state.is_empty(),
     };
     scan.last_end_unix_ns = scan.last_end_unix_ns.max(span.end_unix_ns);
     if span.can_have_tail() {
@@ -200,11 +212,15 @@ fn add_span(fields: &SpanFields, extent: Extent, scope: u32, scan: &mut Scan) {
 fn read_span<'a>(mut reader: Reader<'a>) -> Result<SpanFields<'a>, Malformed> {
     let mut fields = read_plain_head(&mut reader);
     skip_plain_attributes(&mut reader);
-    skip_plain_tail(&mut reader);
+    fields.status_code = read_plain_tail(&mut reader);
     while !reader.is_at_end() {
         match reader.tag()? {
             (1, LENGTH) => fields.trace_id = reader.delimited()?,
             (2, LENGTH) => fields.span_id = reader.delimited()?,
+            (TRACE_STATE_NUMBER, LENGTH) => {
+                fields.trace_state = reader.delimited()?;
+                check_content(fields.trace_state, Field::Text, SPAN_DEPTH)?;
+            }
             (4, LENGTH) => fields.parent_span_id = reader.delimited()?,
             (6, VARINT) => fields.kind = reader.varint()? as i32,
             (7, FIXED64) => fields.start_unix_ns = reader.fixed64()?,
@@ -216,10 +232,24 @@ fn read_span<'a>(mut reader: Reader<'a>) -> Result<SpanFields<'a>, Malformed> {
                 check_content(reader.delimited()?, Field::Message(&KEY_VALUE), SPAN_DEPTH)?;
                 skip_plain_attributes(&mut reader);
             }
+            (15, LENGTH) => merge_status(reader.delimited()?, &mut fields.status_code)?,
             (number, wire) => reader.check(number, wire, &SPAN, SPAN_DEPTH)?,
         }
     }
     Ok(fields)
+}
+
+/// Of a Status that is there more than once, protobuf merges what each says.
+#[cold]
+fn merge_status(status: &[u8], code: &mut i32) -> Result<(), Malformed> {
+    let mut reader = Reader::new(status);
+    while !reader.is_at_end() {
+        match reader.tag()? {
+            (3, VARINT) => *code = reader.varint()? as i32,
+            (number, wire) => reader.check(number, wire, &STATUS_MESSAGE, SPAN_DEPTH + 1)?,
+        }
+    }
+    Ok(())
 }
 
 /// Reads from a span's ids to its end time, if it begins as SDKs write it. If not, reads nothing.
@@ -237,6 +267,10 @@ fn plain_head(span: &[u8]) -> Option<(usize, SpanFields<'_>)> {
     if ids[..2] != [TRACE_ID, 16] || ids[18..20] != [SPAN_ID, 8] {
         return None;
     }
+    let mut trace_state: &[u8] = &[];
+    if let [TRACE_STATE, size @ 0..0x80, after @ ..] = rest {
+        (trace_state, rest) = after.split_at_checked(usize::from(*size))?;
+    }
     let mut parent_span_id: &[u8] = &[];
     if let [PARENT_SPAN_ID, 8, after @ ..] = rest {
         (parent_span_id, rest) = after.split_at_checked(8)?;
@@ -245,33 +279,37 @@ fn plain_head(span: &[u8]) -> Option<(usize, SpanFields<'_>)> {
     let (name, rest) = after.split_at_checked(usize::from(*size))?;
     let times = rest.first_chunk::<20>()?;
     let plain = *size < 0x80 && times[0] == KIND && times[1] < 0x80 && times[2] == START && times[11] == END;
-    if !plain || !name.is_ascii() {
+    if !plain || !name.is_ascii() || !trace_state.is_ascii() {
         return None;
     }
     let fields = SpanFields {
         trace_id: &ids[2..18],
         span_id: &ids[20..],
         parent_span_id,
+        trace_state,
         kind: times[1].into(),
         start_unix_ns: u64::from_le_bytes(*times[3..].first_chunk()?),
         end_unix_ns: u64::from_le_bytes(*times[12..].first_chunk()?),
+        status_code: 0,
     };
     Some((span.len() - rest.len() + times.len(), fields))
 }
 
-/// Steps over a status without a message, and flags.
+/// Reads a status without a message, and steps over flags. The status code; 0 is that of none.
 #[inline(always)]
-fn skip_plain_tail(reader: &mut Reader) {
+fn read_plain_tail(reader: &mut Reader) -> i32 {
     let mut rest = &reader.bytes[reader.at..reader.end];
-    rest = match rest {
-        [STATUS, 0, after @ ..] => after,
-        [STATUS, 2, STATUS_CODE, 0..0x80, after @ ..] => after,
-        _ => rest,
-    };
+    let mut code = 0;
+    match rest {
+        [STATUS, 0, after @ ..] => rest = after,
+        [STATUS, 2, STATUS_CODE, value @ 0..0x80, after @ ..] => (code, rest) = (i32::from(*value), after),
+        _ => (),
+    }
     if let [FLAGS, 1, _, _, _, _, after @ ..] = rest {
         rest = after;
     }
     reader.at = reader.end - rest.len();
+    code
 }
 
 /// Most of a request's bytes are attributes of spans, so these have a short way: steps over all that follow
@@ -356,6 +394,19 @@ impl Scan {
     pub fn fields<'a>(&self, body: &'a [u8], ordinal: usize) -> SpanFields<'a> {
         // It was read before without an error, and a Request never changes.
         read_span(within(body, self.spans[ordinal].extent)).unwrap_or_default()
+    }
+
+    /// The field that holds a span's tracestate, which is the last of them; None if there is none.
+    pub fn trace_state(&self, body: &[u8], ordinal: usize) -> Option<Extent> {
+        let mut reader = within(body, self.spans[ordinal].extent);
+        let mut found = None;
+        while !reader.is_at_end() {
+            match reader.tag().ok()? {
+                (TRACE_STATE_NUMBER, LENGTH) => found = extent(&mut reader).ok(),
+                (number, wire) => reader.skip(number, wire, SPAN_DEPTH).ok()?,
+            }
+        }
+        found
     }
 }
 

@@ -17,6 +17,11 @@ fn replay(target: &str, oracle: fn(&[u8])) {
 }
 
 #[test]
+fn decompress() {
+    replay("decompress", oracles::decompress);
+}
+
+#[test]
 fn scan() {
     replay("scan", oracles::scan);
 }

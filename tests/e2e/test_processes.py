@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import grpc
@@ -40,8 +40,22 @@ def taken_port() -> Iterator[socket.socket]:
         yield made
 
 
+def wait_for_spans(names: Iterable[str], *sinks: Sink) -> None:
+    """Until every one of them has arrived, wherever."""
+    wanted = set(names)
+    wait_until(
+        lambda: wanted <= {kept.span.name for each in sinks for kept in each.spans()},
+        f"{len(wanted)} spans arrive",
+        60.0,
+    )
+
+
 def ready(enricher: Enricher) -> tuple[int, dict[str, str]]:
-    status, text = enricher.page("/readyz")
+    """What /readyz tells; nothing where it is asked of one that hangs."""
+    try:
+        status, text = enricher.page("/readyz", timeout_s=1)
+    except OSError:
+        return 0, {}
     workers: dict[str, str] = json.loads(text)["workers"]
     return status, workers
 
@@ -114,32 +128,32 @@ def accepted_by_worker(enricher: Enricher) -> dict[str, float]:
 
 
 def test_connections_are_spread_over_the_workers(pair: Enricher, sink: Sink) -> None:
-    with Senders(pair.port, connections=24) as senders:
+    with Senders(pair.port, threads=24) as senders:
         wait_until(lambda: all(accepted_by_worker(pair).values()), "each worker has its share")
-    sink.wait_for(senders.promised())
+    wait_for_spans(senders.acknowledged(), sink)
     assert not senders.refusals
-    promised = len(senders.promised())
+    promised = len(senders.acknowledged())
     wait_until(lambda: sum(accepted_by_worker(pair).values()) == promised, "the numbers of all workers are told")
     assert accepted_by_worker(pair).keys() == {"0", "1"}
 
 
 def test_a_killed_worker_is_told_started_again_and_missed_by_nobody_who_comes_later(pair: Enricher, sink: Sink) -> None:
     killed = pair.workers()[0]
-    with Senders(pair.port, connections=16) as senders:
-        senders.wait_for_more()
+    with Senders(pair.port, threads=16) as senders:
+        senders.wait_for_more(400)
         kill(killed)
         told = wait_until(lambda: found if (found := ready(pair))[0] == 503 else None, "not ready")
         assert told[1]["1"] == "serving", told
         assert told[1]["0"] in {"it has died and is to be started again", "starting"}, told
         pair.wait_until_ready()
-        before = senders.promised()
-        senders.wait_for_more()
-    sink.wait_for(senders.promised() - before)
+        before = set(senders.acknowledged())
+        senders.wait_for_more(400)
+    wait_for_spans(set(senders.acknowledged()) - before, sink)
     assert pair.metric("process_restarts_total") == 1
     assert killed not in pair.workers()
     # What it had taken and not sent yet died with it, and nothing else.
-    lost = before - {kept.id for kept in sink.spans()}
-    assert len(lost) <= 16 * 8 * 50, f"{len(lost)} of {len(before)}"
+    lost = before - {kept.span.name for kept in sink.spans()}
+    assert len(lost) < len(before) / 2, f"{len(lost)} of {len(before)}"
 
 
 def test_a_worker_that_hangs_makes_the_others_tell(pair: Enricher) -> None:
@@ -194,17 +208,14 @@ def test_another_backend_is_taken_up_under_load_and_no_span_is_lost_or_refused(
 ) -> None:
     before = pair.workers()
     with Sink(tmp_path, "other") as other:
-        with Senders(pair.port, connections=16) as senders:
-            senders.wait_for_more()
+        with Senders(pair.port, threads=16) as senders:
+            senders.wait_for_more(400)
             pair.configure(other.port, service={"workers": 2})
             pair.reload()
             pair.wait_for_line("configuration applied")
             wait_until(lambda: not set(before) & set(pair.workers()), "the workers before have ended")
-            senders.wait_for_more()
-        promised = senders.promised()
-        wait_until(
-            lambda: promised <= {kept.id for each in (sink, other) for kept in each.spans()}, "every span has arrived"
-        )
+            senders.wait_for_more(400)
+        wait_for_spans(senders.acknowledged(), sink, other)
         assert other.spans()
     assert not senders.refusals
     assert pair.metric("process_restarts_total") == 0
@@ -223,8 +234,8 @@ def test_a_wrong_file_changes_nothing_and_is_told_with_its_line(pair: Enricher, 
     assert pair.wait_for_line("configuration refused, the one before stays in force")
     assert pair.workers() == before
     with Senders(pair.port) as senders:
-        senders.wait_for_more()
-    sink.wait_for(senders.promised())
+        senders.wait_for_more(400)
+    wait_for_spans(senders.acknowledged(), sink)
     pair.file.write_text(good)
     pair.reload()
     assert pair.wait_for_line("configuration applied")["changed"] == []
@@ -246,8 +257,8 @@ def test_a_configuration_that_cannot_be_had_leaves_the_one_before(
     assert str(taken) in line["error"]
     assert pair.workers() == before
     with Senders(pair.port) as senders:
-        senders.wait_for_more()
-    sink.wait_for(senders.promised())
+        senders.wait_for_more(400)
+    wait_for_spans(senders.acknowledged(), sink)
 
 
 def test_the_level_of_the_logs_changes_with_no_process_started_anew(pair: Enricher, sink: Sink) -> None:
@@ -281,12 +292,12 @@ def test_a_worker_more_and_one_less(tmp_path: Path, sink: Sink) -> None:
             wait_until(lambda count=workers: enricher.metric("workers") == count, f"{workers} are in force", 40.0)
             wait_until(lambda count=workers: len(enricher.workers()) == count, "those before have ended", 40.0)
             assert ready(enricher)[0] == 200
-            senders.wait_for_more()
-    sink.wait_for(senders.promised())
+            senders.wait_for_more(400)
+    wait_for_spans(senders.acknowledged(), sink)
 
 
 def test_the_end_under_load_loses_nothing_that_was_promised(pair: Enricher, sink: Sink) -> None:
-    with Senders(pair.port, connections=16) as senders:
+    with Senders(pair.port, threads=16) as senders:
         senders.wait_for_more(2000)
         began_s = time.monotonic()
         os.kill(pair.pid, signal.SIGTERM)
@@ -294,7 +305,7 @@ def test_the_end_under_load_loses_nothing_that_was_promised(pair: Enricher, sink
         took_s = time.monotonic() - began_s
     assert pair.status == 0, pair.complaint("has not ended well")
     assert took_s < WORKER_STOP_S, "there was nothing to wait for"
-    sink.wait_for(senders.promised())
+    wait_for_spans(senders.acknowledged(), sink)
     ended = pair.lines("ended")
     assert len(ended) == 2
     assert sum(line["accepted_spans"] for line in ended) == sum(line["sent_spans"] for line in ended)
@@ -305,13 +316,13 @@ def test_the_end_with_the_backend_away_comes_in_time_and_says_what_was_lost(prog
     with Enricher(tmp_path, free_port(), service={"workers": 2}) as enricher:
         enricher.wait_until_ready()
         with Senders(enricher.port) as senders:
-            senders.wait_for_more()
+            senders.wait_for_more(400)
         began_s = time.monotonic()
         enricher.stop()
         assert time.monotonic() - began_s < WORKER_STOP_S + OBSERVER_STOP_S
         assert enricher.status == 0, enricher.complaint("has not ended well")
         ended = enricher.lines("ended")
-    assert sum(line["failed_spans"] for line in ended) >= len(senders.promised())
+    assert sum(line["failed_spans"] for line in ended) >= len(senders.acknowledged())
     assert all(line["accepted_spans"] == line["sent_spans"] + line["failed_spans"] for line in ended)
 
 

@@ -1,5 +1,6 @@
 """Every span that was accepted is delivered or counted, whatever the backend does."""
 
+import random
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -40,7 +41,7 @@ class Line:
         **settings: object,
     ) -> None:
         self.metrics = Metrics()
-        self.queue = Queue(10_000, 128 << 20, 64 << 20)
+        self.queue = Queue(10_000, 128 << 20, 64 << 20, answers_late=on_forward)
         configured = OtlpGrpcExporter(**{"endpoint": f"127.0.0.1:{port}", **settings})
         make = GrpcioSender if self.transport == "grpcio" else grpc_sender
         self.sender = make(configured, configured.targets[0])
@@ -62,6 +63,15 @@ class Line:
     def accept(self, *bodies: bytes) -> None:
         """All of them are ready at once, so that one joined request can take them."""
         ready(self.queue, *bodies)
+        self.accepted += sum(len(names(body)) for body in bodies)
+
+    def accept_joined(self, *bodies: bytes) -> None:
+        """As they come at one time: one entry of the queue."""
+        for body in bodies:
+            assert self.queue.offer(body, "ipv4:127.0.0.1:1")[0] == 0
+        entries = self.queue.take_new(0, 1 << 20)
+        assert [entry.requests for entry in entries] == [len(bodies)]
+        self.queue.put(entries)
         self.accepted += sum(len(names(body)) for body in bodies)
 
     def sent(self) -> int:
@@ -255,6 +265,24 @@ def test_a_request_the_backend_cannot_take_costs_no_other_its_spans(code: grpc.S
         made.accept(request("a"), request("b"))
         made.settled()
         assert backend.taken[-1] == request("a") + request("b"), "and joining goes on"
+
+
+def test_nor_does_one_that_came_joined_with_others() -> None:
+    bodies = [request("poison", "tainted") if number == 37 else request(str(number)) for number in range(64)]
+    with quiet_backend(then=refuse_with(grpc.StatusCode.INTERNAL, "poison")) as backend, line(backend.port) as made:
+        made.accept_joined(*bodies)
+        made.settled()
+        assert (made.sent(), made.failed()) == (63, {"internal": 2})
+        assert backend.names() == [str(number) for number in range(64) if number != 37]
+        assert len(backend.seen) <= 1 + 2 * 7
+
+
+def test_one_request_of_a_sender_is_not_taken_apart() -> None:
+    body = request("poison") + request("b")
+    with quiet_backend(then=refuse_with(grpc.StatusCode.INTERNAL, "poison")) as backend, line(backend.port) as made:
+        made.accept(body)
+        made.settled()
+        assert (made.failed(), len(backend.seen)) == ({"internal": 2}, 1)
 
 
 @pytest.mark.parametrize(
@@ -501,3 +529,113 @@ def test_trouble_is_told_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture
         made.settled()
     assert caplog.text.count("trying again") == 1
     assert caplog.text.count("the backend takes spans again") == 1
+
+
+def test_a_backend_that_fails_most_of_the_time_costs_no_span() -> None:
+    chance = random.Random(7)
+    kinds = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+    def mostly_failing(body: bytes, context: grpc.ServicerContext) -> bytes:
+        if chance.random() < 0.7:
+            return refuse(chance.choice(kinds), retry_after_ns=chance.choice((None, 1 * MS)))(body, context)
+        return b""
+
+    total = 300
+    retry = RetryOnFailure(initial_interval_ns=1 * MS, max_interval_ns=5 * MS)
+    with (
+        quiet_backend(then=mostly_failing) as backend,
+        line(backend.port, consumers=4, max_batch_bytes=1, retry=retry) as made,
+    ):
+        made.accept(*(request(str(number)) for number in range(total)))
+        made.settled()
+        assert (made.sent(), made.failed()) == (total, {})
+        assert sorted(backend.names()) == sorted(str(number) for number in range(total)), "each of them once"
+        assert sum(made.retries().values()) > total
+
+
+class Waiting:
+    """Senders that are answered when the backend has answered."""
+
+    def __init__(self, made: Line) -> None:
+        self._made = made
+        self._threads: list[threading.Thread] = []
+        self.answers: dict[str, tuple[int, str, int | None]] = {}
+
+    def send(self, name: str) -> None:
+        """Returns when it is in the queue, ready to be sent."""
+
+        def offer() -> None:
+            self.answers[name] = self._made.queue.offer(request(name), "ipv4:127.0.0.1:1")
+
+        self._threads.append(threading.Thread(target=offer))
+        self._threads[-1].start()
+        [entry] = self._made.queue.take_new(10, 0)
+        self._made.queue.put([entry])
+        self._made.accepted += 1
+
+    def wait(self) -> dict[str, tuple[int, str, int | None]]:
+        for thread in self._threads:
+            thread.join(10)
+        return self.answers
+
+
+@contextmanager
+def waiting(then: Answer, *sent: str) -> Iterator[tuple[Line, Backend, Waiting]]:
+    """What was `sent` goes out joined."""
+    with quiet_backend(then=then) as backend:
+        made = Line(backend.port, on_forward=True)
+        senders = Waiting(made)
+        for name in sent:
+            senders.send(name)
+        made.exporter.start()
+        try:
+            yield made, backend, senders
+        finally:
+            made.exporter.stop(0.0)
+    assert made.sent() + sum(made.failed().values()) == made.accepted
+
+
+def test_with_on_forward_the_answer_of_the_backend_is_the_senders() -> None:
+    with waiting(accept, "a", "b") as (made, backend, senders):
+        assert senders.wait() == {"a": (0, "", None), "b": (0, "", None)}
+        assert backend.taken == [request("a") + request("b")]
+        assert made.sent() == 2
+
+
+@pytest.mark.parametrize("retry_after_ns", [None, 7 * S])
+@pytest.mark.parametrize("code", CODES, ids=lambda code: code.name)
+def test_with_on_forward_a_refusal_is_the_senders_to_deal_with(
+    code: grpc.StatusCode, retry_after_ns: int | None
+) -> None:
+    with waiting(refuse(code, retry_after_ns=retry_after_ns), "a") as (made, backend, senders):
+        assert senders.wait() == {"a": (code.value[0], f"refused with {code.name}", retry_after_ns)}
+        made.settled()
+        assert made.failed() == {code.name.lower(): 1}
+        assert len(backend.seen) == 1, "it is not sent again from here"
+        assert made.retries() == {}
+
+
+def test_with_on_forward_one_bad_request_fails_no_other() -> None:
+    every = [str(number) for number in range(9)] + ["poison"]
+    with waiting(refuse_with(grpc.StatusCode.INTERNAL, "poison"), *every) as (_, backend, senders):
+        answers = senders.wait()
+        assert answers.pop("poison")[0] == grpc.StatusCode.INTERNAL.value[0]
+        assert set(answers.values()) == {(0, "", None)}
+        assert backend.names() == every[:-1]
+
+
+def test_with_on_forward_a_stop_answers_all_that_wait() -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def hang(body: bytes, context: grpc.ServicerContext) -> bytes:
+        entered.set()
+        leave.wait(20)
+        return b""
+
+    with waiting(hang, "a") as (made, _, senders):
+        assert entered.wait(10)
+        senders.send("b")
+        made.exporter.stop(0.0)
+        leave.set()
+        later = (grpc.StatusCode.UNAVAILABLE.value[0], "shutting down", None)
+        assert senders.wait() == {"a": later, "b": later}

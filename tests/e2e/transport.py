@@ -93,6 +93,13 @@ class Backend(grpc.GenericRpcHandler):
         )
         self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
 
+    def listen(self, address: str) -> int:
+        """Also there; its port."""
+        return self._server.add_insecure_port(address)
+
+    def listen_securely(self, address: str, credentials: grpc.ServerCredentials) -> int:
+        return self._server.add_secure_port(address, credentials)
+
     def __enter__(self) -> Self:
         self._server.start()
         return self

@@ -85,11 +85,12 @@ def usual_span(draw: st.DrawFn) -> bytes:
         delimited(1, draw(st.binary(min_size=16, max_size=16))),
         delimited(2, draw(st.binary(min_size=8, max_size=8))),
     ]
+    content.append(draw(texts(3)) if draw(st.booleans()) else b"")
     content.append(delimited(4, draw(st.binary(min_size=8, max_size=8))) if draw(st.booleans()) else b"")
     content += [draw(texts(5)), tag(6, VARINT) + varint(draw(st.integers(0, 5))), draw(fixed64(7)), draw(fixed64(8))]
     content += draw(st.lists(plain_attributes, max_size=8))
     content += [
-        draw(st.sampled_from([b"", b"\x7a\x00", b"\x7a\x02\x18\x01"])),
+        draw(st.sampled_from([b"", b"\x7a\x00", b"\x7a\x02\x18\x01", b"\x7a\x02\x18\x02", b"\x7a\x05\x12\1a\x18\x02"])),
         draw(st.sampled_from([b"", b"\x85\1\1\1\0\0"])),
     ]
     return delimited(2, b"".join(content))

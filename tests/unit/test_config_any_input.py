@@ -2,6 +2,7 @@
 
 import contextlib
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from enricher.config import environment
 from enricher.config.durations import parse, render
+from enricher.config.endpoints import Endpoint, Url, is_plaintext, split_url, without_scheme
 from enricher.config.load import load
 from enricher.config.model import (
     BearerAuth,
@@ -39,6 +41,7 @@ from enricher.config.model import (
 from enricher.config.problems import ConfigError, Problem
 from enricher.config.reload import changed_parts
 from enricher.config.tree import all_keys, plain
+from enricher.config.values import Rejected, split_endpoint
 from enricher.config.yaml_file import read
 
 OTHERS = {"auto", "on", "1s", "a:1", "http://a:1", "unix:///x", "grpcio", "on_forward", "otlp/2", "${env:A}"}
@@ -159,3 +162,26 @@ def test_headers_never_show_their_values(text: str, exporter: str) -> None:
 @pytest.mark.parametrize("text", ["a: 1\r\nb: 2\r\n", "\ufeffa: 1\n", "a: 1 # no newline"])
 def test_usual_variations_of_files_are_read(text: str) -> None:
     assert read(text, "c", {}).tree["a"] == 1
+
+
+PARTS = ("http", "https", "://", "a", "[::1]", "[", "]", "127.0.0.1", ":", "80", "/", "x", "@", "?", "#", "%", " ", "é")
+pieces = st.lists(st.sampled_from(PARTS), max_size=6).map("".join)
+
+
+@given(st.sampled_from(["", "http://", "HTTPS://a"]), pieces)
+def test_a_url_that_is_taken_is_what_other_readers_take_it_for(start: str, rest: str) -> None:
+    with contextlib.suppress(Rejected):
+        url = Url().read(start + rest)
+        other = urlsplit(url)
+        assert split_url(url) == (other.hostname, other.port or {"http": 80, "https": 443}[other.scheme])
+        assert (other.username, other.query, other.fragment) == (None, "", "")
+
+
+@given(st.sampled_from(["", "http://", "a:"]), pieces, st.sampled_from([None, True, False]))
+def test_an_endpoint_that_is_taken_can_be_connected_to(start: str, rest: str, insecure: bool | None) -> None:
+    with contextlib.suppress(Rejected):
+        endpoint = Endpoint(unix=True, scheme=True).read(start + rest)
+        host, port = split_endpoint(without_scheme(endpoint))
+        assert host
+        assert 1 <= port <= 65535
+        assert is_plaintext(endpoint, insecure) in {True, False}

@@ -48,6 +48,8 @@ CONFLICTS = [
      "unix:///x is a Unix socket, which has no TLS here"),
     ("exporters: {otlp_grpc: {fail_over: ['a:1', '127.0.0.1:5317']}}", f"{OTLP}.fail_over[1]",
      "127.0.0.1:5317 is named already"),
+    ("exporters: {otlp_grpc: {endpoint: 'a:1', fail_over: ['https://a:1']}}", f"{OTLP}.fail_over[0]",
+     "https://a:1 is named already"),
     ("exporters: {otlp_grpc: {fail_over: ['127.0.0.1:4317']}}", f"{OTLP}.fail_over[0]",
      f"127.0.0.1:4317 {OWN}"),
     ("exporters: {otlp_http: {endpoint: 'http://localhost:4318'}}", f"{OVER_HTTP}.endpoint",

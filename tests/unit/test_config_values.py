@@ -181,6 +181,9 @@ def test_a_bad_value_is_told_with_line_and_key(tmp_path: Path, text: str, key: s
         "\\ud800",
         "[hello]",
         "[127",
+        "[127.0.0.1]",
+        "[[::1]]",
+        "[]",
         "a,b",
     ],
 )

@@ -262,3 +262,14 @@ def test_a_wait_tells_all_its_fields(log: Log) -> None:
         bytes([10, 0, 0, 1]),
     )
     assert (found.flags, found.wait_kind, found.going_on) == (0, WaitKind.PARKED, False)
+
+
+def test_what_was_shed_counts_as_lost_and_the_newest_stays(log: Log) -> None:
+    log.write(process(), wait(100, 150, goid=1), wait(900, 950, goid=2), span_end(150), watermark_ms=1000)
+    log.index.shed(200 * MS)
+    log.index.poll()
+    assert log.index.waits(TGID, 1, 0, 1000 * MS) == []
+    assert len(log.index.waits(TGID, 2, 0, 1000 * MS)) == 1
+    assert log.index.lost(100 * MS, 150 * MS, TGID)
+    assert not log.index.lost(850 * MS, 990 * MS, TGID)
+    assert log.index.statistics()["shed_total"] == 1

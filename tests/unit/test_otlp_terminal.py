@@ -11,6 +11,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from enricher._native import Queue
+from enricher.otlp.span_json import tree_of
 from enricher.otlp.terminal import TerminalExporter
 from enricher.otlp.terminal_text import claims_in_words, coloured, duration, lines_of, plain
 from enricher.otlp.terminal_traces import ShownSpan, Trace, TraceGatherer, placed
@@ -149,8 +150,8 @@ def test_a_whole_trace_reads_like_this() -> None:
             attribute.double_value = value
         else:
             attribute.string_value = value
-    gatherer.add(request(0xABC, parent, service="checkout"), 0)
-    gatherer.add(request(0xABC, child, service="fraud"), 0)
+    gatherer.add(tree_of(request(0xABC, parent, service="checkout").SerializeToString()), 0)
+    gatherer.add(tree_of(request(0xABC, child, service="fraud").SerializeToString()), 0)
     (trace,) = gatherer.rest()
     title, *rest = [plain(line) for line in lines_of(trace)]
     assert title.endswith("trace 00000000000000000000000000000abc  312 ms, 2 spans, 1 with evidence")
@@ -167,7 +168,7 @@ def test_a_kind_nobody_knows_is_left_off(kind: int) -> None:
     gatherer = TraceGatherer(S, none_is_pushed_out)
     unknown = span(1, name="x")
     unknown.kind = kind  # type: ignore[assignment]  # what the wire may hold
-    gatherer.add(request(1, unknown), 0)
+    gatherer.add(tree_of(request(1, unknown).SerializeToString()), 0)
     _, line, _ = [plain(line) for line in lines_of(gatherer.rest()[0])]
     assert line.split() == ["x", "10.0", "ms", "+0", "ns", "shop"]
 
@@ -179,7 +180,7 @@ def test_colours_are_only_around_the_text() -> None:
 
 def test_names_of_others_cannot_steer_the_terminal() -> None:
     gatherer = TraceGatherer(S, push_out=none_is_pushed_out)
-    gatherer.add(request(1, span(1, name="a\x1b[2J\nb"), service="c\x07"), 0)
+    gatherer.add(tree_of(request(1, span(1, name="a\x1b[2J\nb"), service="c\x07").SerializeToString()), 0)
     text = "\n".join(plain(line) for line in lines_of(gatherer.rest()[0]))
     assert "a�[2J�b" in text
     assert "\x1b" not in text
@@ -188,9 +189,9 @@ def test_names_of_others_cannot_steer_the_terminal() -> None:
 
 def test_a_trace_is_due_once_it_has_been_quiet_for_the_time() -> None:
     gatherer = TraceGatherer(S, push_out=none_is_pushed_out)
-    gatherer.add(request(1, span(1)), 0)
-    gatherer.add(request(2, span(2)), S // 2)
-    gatherer.add(request(1, span(3)), S - 1)
+    gatherer.add(tree_of(request(1, span(1)).SerializeToString()), 0)
+    gatherer.add(tree_of(request(2, span(2)).SerializeToString()), S // 2)
+    gatherer.add(tree_of(request(1, span(3)).SerializeToString()), S - 1)
     assert [trace.trace_id[-1] for trace in gatherer.quiet(S)] == []
     assert [trace.trace_id[-1] for trace in gatherer.quiet(S + S // 2)] == [2]
     (first,) = gatherer.quiet(2 * S - 1)
@@ -201,11 +202,11 @@ def test_a_trace_is_due_once_it_has_been_quiet_for_the_time() -> None:
 def test_too_many_traces_make_room_by_showing_the_quietest() -> None:
     pushed_out: list[Trace] = []
     gatherer = TraceGatherer(S, pushed_out.append, max_traces=2)
-    gatherer.add(request(1, span(1)), 0)
-    gatherer.add(request(2, span(2)), 1)
-    gatherer.add(request(1, span(3)), 2)
+    gatherer.add(tree_of(request(1, span(1)).SerializeToString()), 0)
+    gatherer.add(tree_of(request(2, span(2)).SerializeToString()), 1)
+    gatherer.add(tree_of(request(1, span(3)).SerializeToString()), 2)
     assert pushed_out == []
-    gatherer.add(request(3, span(4)), 3)
+    gatherer.add(tree_of(request(3, span(4)).SerializeToString()), 3)
     assert [trace.trace_id[-1] for trace in pushed_out] == [2]
 
 
@@ -213,20 +214,20 @@ def test_too_much_text_makes_room_in_the_same_way() -> None:
     pushed_out: list[Trace] = []
     gatherer = TraceGatherer(S, pushed_out.append, max_bytes=10_000)
     for number in range(1, 101):
-        gatherer.add(request(number, span(number, name="n" * 1000, claim=True)), number)
+        gatherer.add(tree_of(request(number, span(number, name="n" * 1000, claim=True)).SerializeToString()), number)
     kept = gatherer.rest()
     assert [trace.trace_id[-1] for trace in [*pushed_out, *kept]] == list(range(1, 101))
     assert 5_000 < sum(trace.size for trace in kept) <= 10_000
-    gatherer.add(request(1, span(1)), 200)
+    gatherer.add(tree_of(request(1, span(1)).SerializeToString()), 200)
     assert len(pushed_out) + len(kept) == 100, "what was taken out counts no longer"
 
 
 def test_a_trace_that_never_rests_is_shown_in_pieces() -> None:
     gatherer = TraceGatherer(S, none_is_pushed_out)
     for number in range(20):
-        gatherer.add(request(1, span(number)), number * S // 2)
+        gatherer.add(tree_of(request(1, span(number)).SerializeToString()), number * S // 2)
         assert gatherer.quiet(number * S // 2) == []
-    gatherer.add(request(1, span(20)), 10 * S)
+    gatherer.add(tree_of(request(1, span(20)).SerializeToString()), 10 * S)
     (trace,) = gatherer.quiet(10 * S)
     assert len(trace.spans) == 21
 
@@ -236,13 +237,13 @@ def test_of_a_span_that_claims_more_than_anybody_reads_the_first_claims_are_kept
     talker = span(1)
     for number in range(100):
         talker.attributes.add(key=f"ebpf.{number}").value.int_value = number
-    gatherer.add(request(1, talker), 0)
+    gatherer.add(tree_of(request(1, talker).SerializeToString()), 0)
     assert len(gatherer.rest()[0].spans[0].claims) == 16
 
 
 def test_of_a_huge_trace_the_first_spans_are_kept_and_those_with_evidence() -> None:
     gatherer = TraceGatherer(S, none_is_pushed_out, max_spans=3)
-    gatherer.add(request(1, *(span(number, claim=number == 9) for number in range(10))), 0)
+    gatherer.add(tree_of(request(1, *(span(number, claim=number == 9) for number in range(10))).SerializeToString()), 0)
     (trace,) = gatherer.rest()
     assert [shown_span.span_id for shown_span in trace.spans] == [sid(0), sid(1), sid(2), sid(9)]
     assert plain(list(lines_of(trace))[-2]) == "… and 6 more spans"

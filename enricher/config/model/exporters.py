@@ -30,6 +30,12 @@ class Storage:
     directory: Annotated[str, File("keep")]
     # always: outlives a power failure, too.
     fsync: Literal["always", "never"] = "always"
+    # Of each worker's file. Its write-ahead log (8 MiB) and its reserve (16) come on top.
+    max_size_mib: Annotated[int, Whole(64, 16_777_216)] = 1024
+
+    @property
+    def max_bytes(self) -> int:
+        return self.max_size_mib << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

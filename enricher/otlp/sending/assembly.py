@@ -15,7 +15,7 @@ from enricher.config.model import (
     TerminalExporter,
 )
 from enricher.config.model import Exporter as ExporterSettings
-from enricher.otlp.delivery import Delivery, DeliverySettings
+from enricher.otlp.delivery import Delivery, DeliverySettings, Store
 from enricher.otlp.sending.fail_over import FailOver
 from enricher.otlp.transport import Exporter, Sender
 from enricher.telemetry.metrics import Metrics
@@ -43,10 +43,11 @@ class Line:
 
     queue: Queue
     metrics: Metrics
+    store: Store | None = None  # where what is in the queue is kept, too
     on_forward: bool = False  # senders wait for the answer of the backend
 
     def delivery(self, settings: DeliverySettings, sender: Sender) -> Exporter:
-        return Delivery(replace(settings, on_forward=self.on_forward), sender, self.queue, self.metrics)
+        return Delivery(replace(settings, on_forward=self.on_forward), sender, self.queue, self.metrics, self.store)
 
     def otlp(self, settings: OtlpExporter, senders: Sequence[Sender]) -> Exporter:
         """To the first of `senders`, and to the next where that cannot be had."""

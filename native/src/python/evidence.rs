@@ -410,6 +410,10 @@ impl EvidenceIndex {
         Ok(index.totals.records - before)
     }
 
+    fn shed(&mut self, keep_ns: u64) {
+        self.index.shed(keep_ns);
+    }
+
     fn feed(&mut self, records: &[u8], now_ns: u64) -> PyResult<()> {
         let (records, rest): (&[Record], _) = records.as_chunks::<RECORD_SIZE>();
         if !rest.is_empty() {
@@ -578,6 +582,7 @@ impl EvidenceIndex {
             ("calls_forgotten_total", index.calls.forgotten()),
             ("lineage_forgotten_total", index.lineage.forgotten()),
             ("losses_total", totals.losses),
+            ("shed_total", totals.shed),
         ] {
             statistics.set_item(name, value)?;
         }

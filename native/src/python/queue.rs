@@ -42,7 +42,7 @@ impl Entry {
 
     #[getter]
     fn spans(&self) -> u64 {
-        self.entry.spans
+        self.entry.spans()
     }
 
     #[getter]
@@ -63,6 +63,10 @@ impl Entry {
 
     fn replace_body(&self, body: Option<Bound<'_, PyBytes>>) {
         self.entry.set_body(body.map(shared));
+    }
+
+    fn sampled_out(&self, spans: u64) {
+        self.entry.sampled_out(spans);
     }
 
     #[getter]

@@ -12,6 +12,7 @@ use pyo3::{create_exception, ffi};
 
 use crate::attributes::{push_attribute, Value};
 use crate::python::queue::shared;
+use crate::sampling::{self, Rule, Tally};
 use crate::scalars::{self, Found, Scalar};
 use crate::splice::{Patch, Plan, Refused};
 use crate::wire::{self, Extent, Scan};
@@ -160,32 +161,78 @@ impl Request {
         patches: &Bound<'py, PyList>,
         fills: Vec<Fill<'py>>,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let mut runs = Vec::with_capacity(patches.len());
-        for patch in patches.iter() {
-            let patch = patch.cast::<PyTuple>()?;
-            if patch.len() != 2 {
-                return Err(PyTypeError::new_err("a patch is a pair of ordinal and bytes"));
-            }
-            runs.push((patch.get_item(0)?.extract::<usize>()?, patch.get_item(1)?.cast_into::<PyBytes>()?));
-        }
-        let mut patches = Vec::with_capacity(runs.len());
-        for (ordinal, run) in &runs {
-            patches.push(Patch { ordinal: *ordinal, run: run.as_bytes() });
-        }
-        if !fills.is_empty() {
-            patches = self.filled(&patches, &fills)?;
-        }
-        patches.retain(|patch| !patch.run.is_empty());
+        let runs = runs_of(patches)?;
+        let patches = self.patches(&runs, &fills)?;
         if patches.is_empty() {
             return Ok(self.body(py));
         }
-        let plan = Plan::new(&self.body, &self.scan, &patches).map_err(|refused| {
-            PyValueError::new_err(match refused {
-                Refused::Ordinals => "ordinals of patches must ascend and be those of spans",
-                Refused::TooLong => "the request would be longer than 2 GiB",
-            })
-        })?;
-        write_bytes(py, &plan)
+        write_bytes(py, &Plan::new(&self.body, &self.scan, &patches).map_err(refusal)?)
+    }
+
+    #[pyo3(signature = (rule, kept, patches, fills=Vec::new()))]
+    fn sample<'py>(
+        &self,
+        py: Python<'py>,
+        rule: (u64, u64, bool),
+        kept: Vec<usize>,
+        patches: &Bound<'py, PyList>,
+        fills: Vec<Fill<'py>>,
+    ) -> PyResult<Sampled> {
+        let (threshold, slow_ns, keep_errors) = rule;
+        let rule = Rule { threshold, slow_ns, keep_errors };
+        let runs = runs_of(patches)?;
+        let patches = self.patches(&runs, &fills)?;
+        let decided = sampling::decide(&self.body, &self.scan, &rule, &kept).map_err(refusal)?;
+        if decided.tally.sampled_out == self.scan.spans.len() {
+            return Ok(Sampled::new(Some(PyBytes::new(py, &[])), &decided.tally));
+        }
+        let edits = decided.edits(&self.scan, &patches);
+        let plan = Plan::of_edits(&self.body, &self.scan, edits, decided.count(&patches)).map_err(refusal)?;
+        let left = if plan.is_empty() { None } else { Some(write_bytes(py, &plan)?) };
+        Ok(Sampled::new(left, &decided.tally))
+    }
+}
+
+/// A run for one span.
+type Run<'py> = (usize, Bound<'py, PyBytes>);
+
+fn runs_of<'py>(patches: &Bound<'py, PyList>) -> PyResult<Vec<Run<'py>>> {
+    let mut runs = Vec::with_capacity(patches.len());
+    for patch in patches.iter() {
+        let patch = patch.cast::<PyTuple>()?;
+        if patch.len() != 2 {
+            return Err(PyTypeError::new_err("a patch is a pair of ordinal and bytes"));
+        }
+        runs.push((patch.get_item(0)?.extract::<usize>()?, patch.get_item(1)?.cast_into::<PyBytes>()?));
+    }
+    Ok(runs)
+}
+
+fn refusal(refused: Refused) -> PyErr {
+    PyValueError::new_err(match refused {
+        Refused::Ordinals => "ordinals must ascend and be those of spans",
+        Refused::TooLong => "the request would be longer than 2 GiB",
+    })
+}
+
+/// What `Request.sample` left, and of how many spans it decided what.
+#[pyclass(frozen, get_all, module = "enricher._native")]
+pub struct Sampled {
+    body: Option<Py<PyBytes>>,
+    sampled_out: usize,
+    kept_evidence: usize,
+    kept_error: usize,
+    kept_slow: usize,
+    kept_ratio: usize,
+    kept_undecidable: usize,
+}
+
+impl Sampled {
+    fn new(body: Option<Bound<'_, PyBytes>>, tally: &Tally) -> Self {
+        let Tally { sampled_out, kept_evidence, kept_error, kept_slow, kept_ratio, kept_undecidable } =
+            *tally;
+        let body = body.map(Bound::unbind);
+        Self { body, sampled_out, kept_evidence, kept_error, kept_slow, kept_ratio, kept_undecidable }
     }
 }
 
@@ -193,6 +240,17 @@ impl Request {
     /// Of a body that was scanned.
     pub fn of(body: Bytes, scan: Scan) -> Self {
         Self { body, object: PyOnceLock::new(), scan }
+    }
+
+    /// What is to be added to which span.
+    fn patches<'a>(&self, runs: &'a [Run<'_>], fills: &'a [Fill<'_>]) -> PyResult<Vec<Patch<'a>>> {
+        let patch = |(ordinal, run): &'a Run<'_>| Patch { ordinal: *ordinal, run: run.as_bytes() };
+        let mut patches: Vec<Patch> = runs.iter().map(patch).collect();
+        if !fills.is_empty() {
+            patches = self.filled(&patches, fills)?;
+        }
+        patches.retain(|patch| !patch.run.is_empty());
+        Ok(patches)
     }
 
     /// The patches, and for each other span the run of the first fill that has it.
@@ -302,6 +360,7 @@ fn encode_attributes<'py>(py: Python<'py>, attributes: &Bound<'py, PyDict>) -> P
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("MalformedRequest", module.py().get_type::<MalformedRequest>())?;
     module.add_class::<Request>()?;
+    module.add_class::<Sampled>()?;
     module.add_class::<Span>()?;
     module.add_function(wrap_pyfunction!(encode_attributes, module)?)
 }

@@ -24,7 +24,7 @@ fn what_has_come_is_joined_and_scans_as_if_it_had_come_as_one() {
     assert_eq!(entry.body().unwrap(), whole);
     assert_eq!(scan, wire::scan(&whole).unwrap());
     assert_eq!(entry.peers, [(0, Arc::from("a")), (3, Arc::from("b"))]);
-    assert_eq!((entry.requests, entry.spans), (3, 7));
+    assert_eq!((entry.requests, entry.spans()), (3, 7));
 }
 
 #[test]
@@ -35,7 +35,7 @@ fn nothing_is_joined_beyond_the_size_and_a_larger_request_stands_alone() {
         offer(&queue, body, "a");
     }
     let entries = queue.take_new(Duration::ZERO, 2 * small.len());
-    let spans: Vec<u64> = entries.iter().map(|(entry, _)| entry.spans).collect();
+    let spans: Vec<u64> = entries.iter().map(|(entry, _)| entry.spans()).collect();
     assert_eq!(spans, [2, 40, 1]);
 }
 
@@ -65,6 +65,25 @@ fn an_empty_queue_takes_a_request_of_any_size() {
     let body = request(&[2]);
     assert_eq!(offer(&queue, &body, "a"), code::OK);
     assert_eq!(offer(&queue, &body, "a"), code::UNAVAILABLE);
+}
+
+#[test]
+fn what_is_sampled_out_is_counted_until_the_rest_is_put_or_released() {
+    let queue = queue(2, 1 << 20);
+    for _ in 0..2 {
+        offer(&queue, &request(&[3]), "a");
+    }
+    let taken = queue.take_new(Duration::ZERO, 0);
+    let [(kept, _), (emptied, _)] = <[_; 2]>::try_from(taken).ok().unwrap();
+    kept.sampled_out(2);
+    emptied.sampled_out(3);
+    assert_eq!((kept.spans(), emptied.spans(), queue.statistics().spans), (1, 0, 6));
+    queue.put(vec![kept]);
+    assert_eq!(queue.statistics().spans, 4);
+    queue.release(&[emptied]);
+    assert_eq!(queue.statistics().spans, 1);
+    queue.release(&queue.take(1, Some(Duration::ZERO)));
+    assert_eq!(queue.statistics(), Statistics { requests: 0, bytes: 0, spans: 0, ready: 0 });
 }
 
 #[test]

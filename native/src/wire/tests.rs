@@ -64,6 +64,29 @@ fn spans_are_told_with_what_a_join_needs() {
 }
 
 #[test]
+fn the_status_is_the_last_code_of_all_that_are_there() {
+    let error = [STATUS, 2, STATUS_CODE, 2].to_vec();
+    let told = delimited(STATUS, &[&delimited(0x12, b"why")[..], &[STATUS_CODE, 2]].concat());
+    let wide = [STATUS, 4, STATUS_CODE, 0x82, 0x80, 0].to_vec();
+    let (ok, empty) = ([STATUS, 2, STATUS_CODE, 1].to_vec(), [STATUS, 0].to_vec());
+    for (fields, is_error) in [
+        (vec![&error], true),
+        (vec![&told], true),
+        (vec![&wide], true),
+        (vec![&ok], false),
+        (vec![&empty], false),
+        (vec![], false),
+        (vec![&error, &empty], true),
+        (vec![&error, &ok], false),
+        (vec![&ok, &empty, &told], true),
+    ] {
+        let span = fields.into_iter().flatten().copied().collect::<Vec<u8>>();
+        let scan = scan(&delimited(0x0a, &delimited(0x12, &delimited(0x12, &span)))).unwrap();
+        assert_eq!(scan.spans[0].is_error, is_error, "{span:x?}");
+    }
+}
+
+#[test]
 fn ids_of_another_length_are_none() {
     let span = [delimited(TRACE_ID, &[1; 15]), delimited(SPAN_ID, &[1; 8])].concat();
     let scan = scan(&delimited(0x0a, &delimited(0x12, &delimited(0x12, &span)))).unwrap();
@@ -97,6 +120,6 @@ fn a_plain_span_takes_the_short_ways_only() {
     let rest = &span[reader.at..];
     assert_eq!(rest[..4], [ATTRIBUTE, 23, KEY, 8]);
     let mut tail = Reader::new(&span[span.len() - 10..]);
-    skip_plain_tail(&mut tail);
+    assert_eq!(read_plain_tail(&mut tail), 1);
     assert!(tail.is_at_end());
 }

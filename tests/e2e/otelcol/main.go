@@ -1,11 +1,12 @@
 // otelcol is a real OpenTelemetry Collector with the few components the tests and benchmarks need:
-// OTLP in, OTLP or nothing out. It is what the collector's builder would write, kept by hand so that a
+// OTLP in, attributes inserted where wanted, OTLP or nothing out. It is what the collector's builder would write, kept by hand so that a
 // plain `go build` makes it.
 package main
 
 import (
 	"log"
 
+	"github.com/open-telemetry/opentelemetry-collector-contrib/processor/attributesprocessor"
 	"go.opentelemetry.io/collector/component"
 	"go.opentelemetry.io/collector/confmap"
 	"go.opentelemetry.io/collector/confmap/provider/envprovider"
@@ -13,6 +14,7 @@ import (
 	"go.opentelemetry.io/collector/exporter"
 	"go.opentelemetry.io/collector/exporter/nopexporter"
 	"go.opentelemetry.io/collector/exporter/otlpexporter"
+	"go.opentelemetry.io/collector/exporter/otlphttpexporter"
 	"go.opentelemetry.io/collector/otelcol"
 	"go.opentelemetry.io/collector/processor"
 	"go.opentelemetry.io/collector/processor/batchprocessor"
@@ -26,12 +28,13 @@ func factories() (otelcol.Factories, error) {
 	if err != nil {
 		return otelcol.Factories{}, err
 	}
-	processors, err := otelcol.MakeFactoryMap[processor.Factory](batchprocessor.NewFactory())
+	processors, err := otelcol.MakeFactoryMap[processor.Factory](
+		batchprocessor.NewFactory(), attributesprocessor.NewFactory())
 	if err != nil {
 		return otelcol.Factories{}, err
 	}
 	exporters, err := otelcol.MakeFactoryMap[exporter.Factory](
-		otlpexporter.NewFactory(), nopexporter.NewFactory())
+		otlpexporter.NewFactory(), otlphttpexporter.NewFactory(), nopexporter.NewFactory())
 	if err != nil {
 		return otelcol.Factories{}, err
 	}

@@ -5,7 +5,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +35,16 @@ def _same(message: bytes) -> bytes:
     return message
 
 
+def _otlp_grpc(to_port: int, more: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "otlp_grpc": {
+            "endpoint": f"127.0.0.1:{to_port}",
+            "retry_on_failure": {"initial_interval": "100ms", "max_interval": "500ms"},
+            **more,
+        }
+    }
+
+
 class Enricher(Program):
     """`enricher run --config FILE`, or `enricher record RECORDING --config FILE`."""
 
@@ -44,45 +55,66 @@ class Enricher(Program):
         *,
         before: Sequence[str] = (),
         ebpf: dict[str, Any] | None = None,
-        service: dict[str, Any] | None = None,
+        service: Mapping[str, Any] | None = None,
+        exporter: Mapping[str, Any] | None = None,
+        exporters: Mapping[str, Any] | None = None,
+        http: bool = False,
         recording: Path | None = None,
         record_options: Sequence[str] = (),
     ) -> None:
+        """It sends to `to_port` over gRPC, with the keys of `exporter`; or as `exporters` says, the whole section.
+
+        `http`: it also takes spans over HTTP, on `http_port`.
+        """
         self.port = free_port()
+        self.http_port = free_port() if http else 0
         self.metrics_port = free_port()
         self.directory = directory
         self.file = config = directory / "enricher.yaml"
-        self.configure(to_port, ebpf=ebpf, service=service)
+        self.configure(to_port, ebpf=ebpf, service=service, exporter=exporter, exporters=exporters)
         verb = ["record", str(recording), *record_options] if recording else ["run"]
         command = [*before, sys.executable, "-m", "enricher.cli.main", *verb, "--config", str(config)]
         super().__init__("enricher", command, directory / "enricher.log")
 
     def _become_ready(self) -> None:
         self.wait_listening(self.port)
+        if self.http_port:
+            self.wait_listening(self.http_port)
 
     def configure(
-        self, to_port: int, *, ebpf: dict[str, Any] | None = None, service: dict[str, Any] | None = None
+        self,
+        to_port: int,
+        *,
+        ebpf: dict[str, Any] | None = None,
+        service: Mapping[str, Any] | None = None,
+        exporter: Mapping[str, Any] | None = None,
+        exporters: Mapping[str, Any] | None = None,
     ) -> None:
         """Writes the file, which is read at the start, and at SIGHUP. `service`: keys of that section."""
-        self.file.write_text(json.dumps(self._config(to_port, ebpf or {}, service or {})))  # which is YAML, too
+        named = exporters or _otlp_grpc(to_port, exporter or {})
+        self.file.write_text(json.dumps(self._config(named, ebpf or {}, service or {})))  # which is YAML, too
 
-    def _config(self, to_port: int, ebpf: dict[str, Any], service: dict[str, Any]) -> dict[str, Any]:
+    def _config(self, exporters: Mapping[str, Any], ebpf: dict[str, Any], service: Mapping[str, Any]) -> dict[str, Any]:
+        ports = {"grpc": self.port} | ({"http": self.http_port} if self.http_port else {})
+        protocols = {name: {"endpoint": f"127.0.0.1:{port}"} for name, port in ports.items()}
         return {
-            "receivers": {"otlp": {"protocols": {"grpc": {"endpoint": f"127.0.0.1:{self.port}"}}}},
+            "receivers": {"otlp": {"protocols": protocols}},
             "processors": {"ebpf": ebpf},
-            "exporters": {
-                "otlp_grpc": {
-                    "endpoint": f"127.0.0.1:{to_port}",
-                    "retry_on_failure": {"initial_interval": "100ms", "max_interval": "500ms"},
-                }
-            },
+            "exporters": exporters,
             "service": {
-                "pipelines": {"traces": {"receivers": ["otlp"], "processors": ["ebpf"], "exporters": ["otlp_grpc"]}},
+                "pipelines": {"traces": {"receivers": ["otlp"], "processors": ["ebpf"], "exporters": [*exporters]}},
                 "telemetry": {"metrics": {"address": f"127.0.0.1:{self.metrics_port}"}},
                 "transport": TRANSPORT,
             }
             | service,
         }
+
+    def metrics(self) -> dict[str, float]:
+        """Every series as the endpoint shows it, its labels in its name. Raises OSError."""
+        url = f"http://127.0.0.1:{self.metrics_port}/metrics"
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[:1] != "#")}
 
     @contextmanager
     def sender(self) -> Iterator[Callable[[bytes], bytes]]:

@@ -3,7 +3,7 @@
 import json
 import os
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,15 +15,25 @@ from tests.e2e.testbed.truth import Truth, read_truths
 
 DRIVER_DEADLINE_S = 180
 
+Protocol = Literal["grpc", "http"]
+Compression = Literal["none", "gzip", "zstd"]
+
 
 class Sink(Program):
     """A receiver that counts, and keeps every request in a file unless told not to."""
 
-    def __init__(self, directory: Path, name: str, *, keep: bool = True, cores: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, directory: Path, name: str, *, keep: bool = True, port: int = 0, cores: Sequence[int] | None = None
+    ) -> None:
+        """`port`: 0 for any free one; or that of one that was there before, whose file goes on."""
         self.file = directory / f"{name}.requests"
-        command = [str(build.programs() / "sink"), *(("-keep", str(self.file)) if keep else ())]
+        command = [
+            str(build.programs() / "sink"),
+            *("-listen", f"127.0.0.1:{port}"),
+            *(("-keep", str(self.file)) if keep else ()),
+        ]
         super().__init__(name, command, directory / f"{name}.log", cores=cores)
-        self.port = 0
+        self.port = port
         self._read = 0  # bytes of the file
         self._spans: list[KeptSpan] = []
         self._ids: set[str] = set()
@@ -60,35 +70,61 @@ class Collector(Program):
     """A real collector that forwards and answers its sender when it has been answered: no queue, no retry."""
 
     def __init__(
-        self, directory: Path, to_port: int, port: int | None = None, *, cores: Sequence[int] | None = None
+        self,
+        directory: Path,
+        to_port: int,
+        port: int | None = None,
+        *,
+        over: Protocol = "grpc",
+        compression: Compression = "none",
+        inserted: Mapping[str, bool | str] | None = None,
+        cores: Sequence[int] | None = None,
     ) -> None:
+        """It takes spans over gRPC (`port`) and HTTP (`http_port`), and sends them on `over` one of them.
+
+        `inserted`: attributes that its processor inserts on every span.
+        """
         self.port = port or free_port()
+        self.http_port = free_port()
         config = directory / f"collector-{self.port}.yaml"
-        config.write_text(json.dumps(_collector_config(self.port, to_port)))  # which is YAML, too
+        settings = self._config(_exporter(over, to_port, compression), inserted or {})
+        config.write_text(json.dumps(settings))  # which is YAML, too
         command = [str(build.collector()), "--config", str(config)]
         super().__init__("collector", command, directory / "collector.log", cores=cores)
 
     def _become_ready(self) -> None:
         self.wait_listening(self.port)
+        self.wait_listening(self.http_port)
+
+    def _config(self, exporters: dict[str, Any], inserted: Mapping[str, bool | str]) -> dict[str, Any]:
+        actions = [{"key": key, "value": value, "action": "insert"} for key, value in inserted.items()]
+        processors = {"attributes": {"actions": actions}} if actions else {}
+        limit_mib = 64
+        return {
+            "receivers": {
+                "otlp": {
+                    "protocols": {
+                        "grpc": {"endpoint": f"127.0.0.1:{self.port}", "max_recv_msg_size_mib": limit_mib},
+                        "http": {"endpoint": f"127.0.0.1:{self.http_port}", "max_request_body_size": limit_mib << 20},
+                    }
+                }
+            },
+            "processors": processors,
+            "exporters": exporters,
+            "service": {
+                "telemetry": {"metrics": {"level": "none"}, "logs": {"level": "warn"}},
+                "pipelines": {
+                    "traces": {"receivers": ["otlp"], "processors": [*processors], "exporters": [*exporters]}
+                },
+            },
+        }
 
 
-def _collector_config(port: int, to_port: int) -> dict[str, Any]:
-    return {
-        "receivers": {"otlp": {"protocols": {"grpc": {"endpoint": f"127.0.0.1:{port}", "max_recv_msg_size_mib": 64}}}},
-        "exporters": {
-            "otlp_grpc": {
-                "endpoint": f"127.0.0.1:{to_port}",
-                "compression": "none",
-                "tls": {"insecure": True},
-                "sending_queue": {"enabled": False},
-                "retry_on_failure": {"enabled": False},
-            }
-        },
-        "service": {
-            "telemetry": {"metrics": {"level": "none"}, "logs": {"level": "warn"}},
-            "pipelines": {"traces": {"receivers": ["otlp"], "exporters": ["otlp_grpc"]}},
-        },
-    }
+def _exporter(over: Protocol, to_port: int, compression: Compression) -> dict[str, Any]:
+    at_once = {"sending_queue": {"enabled": False}, "retry_on_failure": {"enabled": False}, "compression": compression}
+    if over == "http":
+        return {"otlp_http": {"endpoint": f"http://127.0.0.1:{to_port}", **at_once}}
+    return {"otlp_grpc": {"endpoint": f"127.0.0.1:{to_port}", "tls": {"insecure": True}, **at_once}}
 
 
 class Service(Program):

@@ -19,8 +19,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	_ "google.golang.org/grpc/encoding/gzip" // senders may compress
 
+	_ "workload/compression" // senders may compress
 	"workload/wire"
 )
 
@@ -45,7 +45,8 @@ func main() {
 		s.keep = file
 	}
 	server := grpc.NewServer(grpc.ForceServerCodecV2(wire.Codec{}), grpc.MaxRecvMsgSize(wire.MaxMessage),
-		grpc.InitialWindowSize(1<<20), grpc.InitialConnWindowSize(4<<20))
+		grpc.InitialWindowSize(1<<20), grpc.InitialConnWindowSize(4<<20),
+		grpc.StatsHandler(arrivals{s}))
 	server.RegisterService(&grpc.ServiceDesc{
 		ServiceName: wire.TraceService,
 		HandlerType: (*any)(nil),

@@ -7,11 +7,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -24,8 +26,9 @@ type counts struct {
 	Requests int64   `json:"requests"`
 	Spans    int64   `json:"spans"`
 	Bytes    int64   `json:"bytes"`
-	Seconds  float64 `json:"seconds"` // from the first arrival to the last
-	Refused  int64   `json:"refused"` // requests, on command
+	Wire     int64   `json:"wire_bytes"` // the same messages as they came, compressed or not
+	Seconds  float64 `json:"seconds"`    // from the first arrival to the last
+	Refused  int64   `json:"refused"`    // requests, on command
 
 	// Looked at in 1 request of -sample only.
 	SampledSpans     int64 `json:"sampled_spans"`
@@ -42,10 +45,11 @@ type sink struct {
 	prefix string
 	sample int64
 
-	mu          sync.Mutex // guards the rest
+	mu          sync.Mutex // guards the rest, but for wire
 	keep        *os.File
 	now         counts
-	seen        int64 // requests ever, for sampling
+	wire        atomic.Int64 // of counts.Wire
+	seen        int64        // requests ever, for sampling
 	first, last time.Time
 	latencies   []time.Duration
 	refusals    []error // of the next requests
@@ -136,6 +140,7 @@ func (s *sink) report(reset bool) counts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := s.now
+	r.Wire = s.wire.Load()
 	r.Seconds = s.last.Sub(s.first).Seconds()
 	if n := len(s.latencies); n > 0 {
 		slices.Sort(s.latencies)
@@ -143,7 +148,21 @@ func (s *sink) report(reset bool) counts {
 		r.LatencyCount, r.LatencyP50MS, r.LatencyP99MS = n, inMS(s.latencies[n/2]), inMS(s.latencies[n*99/100])
 	}
 	if reset {
+		s.wire.Store(0)
 		s.now, s.first, s.last, s.latencies = counts{}, time.Time{}, time.Time{}, nil
 	}
 	return r
 }
+
+// arrivals counts what comes in before it is decompressed.
+type arrivals struct{ *sink }
+
+func (a arrivals) HandleRPC(_ context.Context, event stats.RPCStats) {
+	if message, ok := event.(*stats.InPayload); ok {
+		a.wire.Add(int64(message.CompressedLength))
+	}
+}
+
+func (arrivals) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context   { return ctx }
+func (arrivals) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+func (arrivals) HandleConn(context.Context, stats.ConnStats)                       {}

@@ -7,9 +7,10 @@ import (
 	"workload/clock"
 )
 
-// Of probes/events.h; the benchmark that reads the records checks their size and version.
+// Of probes/events.h, as of eventsVersion; the benchmark says which version it reads.
 const (
-	recordSize     = 96
+	eventsVersion  = 2
+	recordSize     = 112
 	eventWait      = 1
 	eventSpanEnd   = 3
 	waitForWrite   = 1
@@ -32,10 +33,12 @@ func (r *request) evidence(sender, every int) []byte {
 	r.records = r.records[:0]
 	for i, span := range r.spans {
 		goid := uint64((sender+1)*goroutinesEach + i)
-		if i%every == 0 {
-			r.records = appendWait(r.records, goid, end-uint64(spanLength)/2)
+		start := end - uint64(spanLength)
+		r.told++
+		if every > 0 && r.told%every == 0 {
+			r.records = appendWait(r.records, goid, start+uint64(spanLength)/2)
 		}
-		r.records = appendSpanEnd(r.records, goid, end, span)
+		r.records = appendSpanEnd(r.records, goid, start, end, span)
 	}
 	return r.records
 }
@@ -64,17 +67,20 @@ func appendWait(b []byte, goid, start uint64) []byte {
 	binary.LittleEndian.PutUint16(record[44:], syscallWrite)
 	binary.LittleEndian.PutUint32(record[48:], 7)
 	record[52], record[53] = waitParked, fdSocket
-	binary.LittleEndian.PutUint16(record[64:], familyINET)
-	binary.LittleEndian.PutUint16(record[66:], 443)
-	binary.LittleEndian.PutUint16(record[70:], protocolTCP)
-	copy(record[72:], []byte{10, 0, 0, 1})
+	binary.LittleEndian.PutUint16(record[80:], familyINET)
+	binary.LittleEndian.PutUint16(record[82:], 443)
+	binary.LittleEndian.PutUint16(record[86:], protocolTCP)
+	copy(record[88:], []byte{10, 0, 0, 1})
 	return b
 }
 
-func appendSpanEnd(b []byte, goid, end uint64, span spanBytes) []byte {
-	b = appendEvent(b, eventSpanEnd, 0, goid, end, end)
+// appendSpanEnd appends the end of a span that the same goroutine started.
+func appendSpanEnd(b []byte, goid, start, end uint64, span spanBytes) []byte {
+	b = appendEvent(b, eventSpanEnd, 0, goid, start, end)
 	record := b[len(b)-recordSize:]
-	copy(record[64:], span.traceID)
-	copy(record[80:], span.spanID)
+	binary.LittleEndian.PutUint64(record[64:], goid)
+	copy(record[80:], span.traceID)
+	copy(record[96:], span.spanID)
+	copy(record[104:], span.parentID)
 	return b
 }

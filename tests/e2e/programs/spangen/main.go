@@ -1,5 +1,6 @@
-// spangen sends encoded spans over OTLP/gRPC, flat out or at a fixed rate, and prints one line of JSON with what
-// became of them. Told to come back later, it does, as an SDK would.
+// spangen sends encoded spans over OTLP/gRPC or OTLP/HTTP, flat out or at a fixed rate, and prints one line of JSON
+// with what became of them. Told to come back later, it does, as an SDK would; not so with -impatient, which drops
+// what is refused, so that what is offered does not shrink to what is taken.
 //
 // With -evidence it also plays the kernel: before it sends a request, it writes to that file what probes would
 // have seen of its spans, as records of probes/events.h: for each span its end, for some of them a wait.
@@ -8,21 +9,13 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/encoding/protowire"
-
-	"workload/wire"
 )
 
 func check(err error) {
@@ -32,16 +25,6 @@ func check(err error) {
 	}
 }
 
-// response reads how many spans were rejected out of an ExportTraceServiceResponse.
-type response struct{ rejected uint64 }
-
-func (r *response) Read(message []byte) error {
-	if rejected := wire.Field(wire.Field(message, 1), 1); rejected != nil {
-		r.rejected, _ = protowire.ConsumeVarint(rejected)
-	}
-	return nil
-}
-
 type report struct {
 	Seconds      float64        `json:"seconds"`
 	AckedSpans   int64          `json:"acked_spans"`
@@ -49,17 +32,6 @@ type report struct {
 	Retries      int            `json:"retries"`       // requests sent again
 	Errors       map[string]int `json:"errors"`
 	BytesPerSpan int            `json:"bytes_per_span"`
-}
-
-// retryDelay is how long to wait before a refused request is sent again; false: it is not to be.
-func retryDelay(err error) (time.Duration, bool) {
-	refusal := status.Convert(err)
-	for _, detail := range refusal.Details() {
-		if info, ok := detail.(*errdetails.RetryInfo); ok {
-			return info.RetryDelay.AsDuration(), true
-		}
-	}
-	return 100 * time.Millisecond, refusal.Code() == codes.Unavailable
 }
 
 // pace gives each request its time.
@@ -90,20 +62,26 @@ func main() {
 	connections := flag.Int("connections", 4, "TCP connections")
 	rate := flag.Float64("rate", 0, "spans a second; 0: flat out")
 	duration := flag.Duration("duration", 4*time.Second, "how long")
+	protocol := flag.String("protocol", "grpc", "grpc or http")
+	compressed := flag.String("compression", "none", "none, gzip or zstd")
+	impatient := flag.Bool("impatient", false, "drop what is refused instead of sending it again")
 	evidencePath := flag.String("evidence", "", "file, usually a pipe, for the records")
-	every := flag.Int("every", 20, "with -evidence: one of so many spans has waited")
+	version := flag.Int("events-version", eventsVersion, "with -evidence: of the records that are wanted")
+	every := flag.Int("every", 20, "with -evidence: one of so many spans has waited; 0: none")
 	flag.Parse()
 
 	var evidence *os.File
 	if *evidencePath != "" {
+		if *version != eventsVersion {
+			check(fmt.Errorf("records of version %d are wanted, these are of %d", *version, eventsVersion))
+		}
 		file, err := os.OpenFile(*evidencePath, os.O_WRONLY, 0)
 		check(err)
 		evidence = file
 	}
-	conns := make([]*grpc.ClientConn, *connections)
+	conns := make([]connection, *connections)
 	for i := range conns {
-		conn, err := grpc.NewClient(*target, grpc.WithTransportCredentials(insecure.NewCredentials()),
-			grpc.WithDefaultCallOptions(grpc.ForceCodecV2(wire.Codec{})))
+		conn, err := connect(*protocol, *target, *compressed)
 		check(err)
 		conns[i] = conn
 	}
@@ -138,22 +116,20 @@ func main() {
 					check(err)
 					mu.Unlock()
 				}
-				var answer response
-				err := conn.Invoke(ctx, wire.ExportMethod, r.bytes, &answer, grpc.WaitForReady(true))
+				rejected, err := conn.send(ctx, r.bytes)
 				retries := 0
-				for delay, again := retryDelay(err); err != nil && again; delay, again = retryDelay(err) {
-					time.Sleep(delay)
-					retries++
-					err = conn.Invoke(ctx, wire.ExportMethod, r.bytes, &answer, grpc.WaitForReady(true))
+				for no := (*refusal)(nil); errors.As(err, &no) && no.again && !*impatient; retries++ {
+					time.Sleep(no.delay)
+					rejected, err = conn.send(ctx, r.bytes)
 				}
 				mu.Lock()
 				sent.Retries += retries
 				if err != nil {
 					sent.RefusedSpans += int64(*spans)
-					sent.Errors[status.Code(err).String()]++
+					sent.Errors[err.Error()]++
 				} else {
-					sent.RefusedSpans += int64(answer.rejected)
-					sent.AckedSpans += int64(*spans) - int64(answer.rejected)
+					sent.RefusedSpans += int64(rejected)
+					sent.AckedSpans += int64(*spans) - int64(rejected)
 				}
 				mu.Unlock()
 			}

@@ -21,17 +21,18 @@ type request struct {
 
 	random  *rand.Rand
 	records []byte // of the last call of evidence
+	told    int    // spans that evidence has told of, ever
 }
 
 // spanBytes are places in a request.
-type spanBytes struct{ traceID, spanID, start, end []byte }
+type spanBytes struct{ traceID, spanID, parentID, start, end []byte }
 
 func newRequest(spans int, seed uint64) *request {
 	r := &request{random: rand.New(rand.NewPCG(seed, uint64(time.Now().UnixNano())))}
 	r.bytes = encodeRequest(spans, r.random)
 	check(wire.Spans(r.bytes, func(span []byte, _ bool) {
 		r.spans = append(r.spans, spanBytes{
-			wire.Field(span, wire.SpanTraceID), wire.Field(span, wire.SpanSpanID),
+			wire.Field(span, wire.SpanTraceID), wire.Field(span, wire.SpanSpanID), wire.Field(span, wire.SpanParentID),
 			wire.Field(span, wire.SpanStart), wire.Field(span, wire.SpanEnd),
 		})
 	}))
@@ -58,13 +59,13 @@ func encodeRequest(spans int, random *rand.Rand) []byte {
 		"telemetry.sdk.language", "go", "telemetry.sdk.name", "opentelemetry", "telemetry.sdk.version", "1.47.0")
 	scope := text(nil, 1, "go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp")
 	scope = text(scope, 2, "0.72.0")
-	scopeSpans := bytes(nil, 1, scope)
+	scopeSpans := content(nil, 1, scope)
 	for range spans {
-		scopeSpans = bytes(scopeSpans, 2, encodeSpan(random))
+		scopeSpans = content(scopeSpans, 2, encodeSpan(random))
 	}
-	resourceSpans := bytes(nil, 1, resource)
-	resourceSpans = bytes(resourceSpans, 2, scopeSpans)
-	return bytes(nil, 1, resourceSpans)
+	resourceSpans := content(nil, 1, resource)
+	resourceSpans = content(resourceSpans, 2, scopeSpans)
+	return content(nil, 1, resourceSpans)
 }
 
 func encodeSpan(random *rand.Rand) []byte {
@@ -77,9 +78,9 @@ func encodeSpan(random *rand.Rand) []byte {
 	}
 	const server = 2
 	address := func() string { return fmt.Sprintf("10.0.%d.%d", random.IntN(256), random.IntN(256)) }
-	b := bytes(nil, wire.SpanTraceID, id(16))
-	b = bytes(b, wire.SpanSpanID, id(8))
-	b = bytes(b, wire.SpanParentID, id(8))
+	b := content(nil, wire.SpanTraceID, id(16))
+	b = content(b, wire.SpanSpanID, id(8))
+	b = content(b, wire.SpanParentID, id(8))
 	b = text(b, wire.SpanName, "GET /api/v1/orders/{id}")
 	b = number(b, wire.SpanKind, server)
 	b = fixed64(b, wire.SpanStart)
@@ -92,7 +93,7 @@ func encodeSpan(random *rand.Rand) []byte {
 		"network.protocol.version", "1.1", "client.address", address(),
 		"user_agent.original", "Go-http-client/1.1", "http.response.status_code", 200,
 		"http.response.body.size", random.IntN(4096))
-	b = bytes(b, wire.SpanStatus, nil)
+	b = content(b, wire.SpanStatus, nil)
 	return protowire.AppendFixed32(protowire.AppendTag(b, wire.SpanFlags, protowire.Fixed32Type), 0x101)
 }
 
@@ -106,16 +107,16 @@ func attributes(b []byte, field protowire.Number, keyValues ...any) []byte {
 		case int:
 			value = number(nil, 3, uint64(v))
 		}
-		b = bytes(b, field, bytes(text(nil, 1, keyValues[i].(string)), 2, value))
+		b = content(b, field, content(text(nil, 1, keyValues[i].(string)), 2, value))
 	}
 	return b
 }
 
-func bytes(b []byte, field protowire.Number, v []byte) []byte {
+func content(b []byte, field protowire.Number, v []byte) []byte {
 	return protowire.AppendBytes(protowire.AppendTag(b, field, protowire.BytesType), v)
 }
 
-func text(b []byte, field protowire.Number, v string) []byte { return bytes(b, field, []byte(v)) }
+func text(b []byte, field protowire.Number, v string) []byte { return content(b, field, []byte(v)) }
 
 func number(b []byte, field protowire.Number, v uint64) []byte {
 	return protowire.AppendVarint(protowire.AppendTag(b, field, protowire.VarintType), v)

@@ -1,0 +1,1 @@
+"""What can be asked of and changed in a running pipeline: the service of proto/enricher/control."""
