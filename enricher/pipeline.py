@@ -1,4 +1,4 @@
-"""The unprivileged half: `python -m enricher.pipeline --log-fd N`, settings as JSON on standard input.
+"""A worker, unprivileged: `python -m enricher.pipeline --log-fd N --board-fd N ...`, settings as JSON on its input.
 
 Reads top to bottom as the data flows: receiver, policy (with index and join), queue, exporter.
 """
@@ -10,19 +10,26 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from enricher import causes
 from enricher._native import EvidenceIndex, Queue
+from enricher.beat import Beat
 from enricher.config.model import Ebpf, Exporter, OtlpExporter, Settings, Storage
+from enricher.control.live_sampling import LiveSampling
+from enricher.control.service import MESSAGE_MODULES, Control
+from enricher.deadlines import EXPORTER_GRACE_S, POLICY_GRACE_S, RECEIVER_GRACE_S, RECORDER_GRACE_S
 from enricher.errors import EnricherError
 from enricher.exits import CANNOT_START
 from enricher.join.assembly import assembled
+from enricher.live import LiveSettings
 from enricher.otlp import queue as otlp_queue
-from enricher.otlp.grpcio_receiver import GrpcioReceiver
+from enricher.otlp.native_receiver import Answer, NativeReceiver
+from enricher.otlp.receiving import receivers
 from enricher.otlp.sending import assembly
-from enricher.otlp.transport import Limits
+from enricher.place import Place
 from enricher.policy import Policy
 from enricher.privileges import can_read_as_dropped, die_with_parent, drop
 from enricher.recording.file import Head
@@ -30,14 +37,17 @@ from enricher.recording.journal import Journal
 from enricher.recording.limit import Limit
 from enricher.recording.recorder import Recorder
 from enricher.sampling.sampler import Sampler
+from enricher.telemetry import process_usage
 from enricher.telemetry.health import Health
 from enricher.telemetry.logs import configure, get_logger
 from enricher.telemetry.metrics import Metrics
-from enricher.telemetry.metrics_endpoint import MetricsEndpoint
+from enricher.telemetry.pages import Pages
 from enricher.trace_answers import TraceAnswers
 from enricher.version import installed_version
+from enricher.workers import State
 
 if TYPE_CHECKING:
+    from enricher.listening import Kind
     from enricher.otlp.durable import DurableQueue
 
 # At 34,000 spans a second, the most measured for one service, these are the span ends of eight seconds, longer
@@ -46,11 +56,6 @@ MAX_SPAN_ENDS = 262_144
 MAX_WAITS = 131_072
 PLAIN_QUEUE_SIZE = 1000  # requests; as of the exporters that have a setting for it
 CHECK_EVERY_S = 1.0
-
-RECEIVER_GRACE_S = 2.0
-POLICY_GRACE_S = 3.0
-RECORDER_GRACE_S = 1.0
-EXPORTER_GRACE_S = 8.0
 
 # What is imported only where it is needed, which after the change of user may be too late; see `preload`.
 LAZY_MODULES = (
@@ -72,16 +77,15 @@ LAZY_MODULES = (
 class Pipeline:
     """Everything between the sender and the backend, built from the settings."""
 
-    def __init__(self, settings: Settings, log_fd: int, recorder: Recorder | None = None) -> None:
+    def __init__(self, settings: Settings, log_fd: int, place: Place, recorder: Recorder | None = None) -> None:
         ebpf = settings.ebpf or Ebpf()
-        assert settings.grpc is not None
-        limits = Limits(max_message_bytes=settings.max_recv_bytes)
+        live = LiveSettings(place.board)
         metrics = Metrics()
         exporter = settings.exporter
         queue_size = exporter.sending_queue.queue_size if isinstance(exporter, OtlpExporter) else PLAIN_QUEUE_SIZE
-        self._store = _store(exporter)
+        self._store = _store(exporter, place.worker, settings.service.workers)
         max_bytes = self._store.max_bytes if self._store else otlp_queue.MAX_QUEUE_BYTES
-        queue = Queue(queue_size, max_bytes, limits.max_message_bytes, answers_late=self._store is not None)
+        queue = Queue(queue_size, max_bytes, settings.max_recv_bytes, answers_late=self._store is not None)
         line = assembly.Line(queue=queue, metrics=metrics, store=self._store)
         self._exporter = assembly.exporter(exporter, settings.service.transport, line)
         index = EvidenceIndex(log_fd, ebpf.retention_ns, MAX_WAITS, MAX_SPAN_ENDS)
@@ -91,7 +95,7 @@ class Pipeline:
             enriching=enriching,
             stamp_all=ebpf.stamp == "all",
             host=os.uname().nodename,
-            sampler=Sampler(settings.sampling) if settings.sampling else None,
+            sampler=Sampler(settings.sampling, live) if settings.sampling else None,
         )
         self._journal = Journal(index, recorder)
         self._policy = Policy(
@@ -102,63 +106,84 @@ class Pipeline:
             self._store,
             tail_ns=ebpf.tail_window_ns,
             threshold_ns=ebpf.blocked_threshold_ns,
-            max_body_bytes=limits.max_message_bytes,
+            max_body_bytes=settings.max_recv_bytes,
         )
-        self._health = Health(self._policy.heartbeat_seen_ns, lambda: self._policy.working and self._exporter.alive)
-        self._receiver = GrpcioReceiver(settings.grpc.endpoint, queue, limits, self._health)
-        self._endpoint = MetricsEndpoint(
-            settings.service.telemetry.metrics.address,
-            metrics,
-            TraceAnswers(self._policy, self._journal.recent, ebpf.tail_window_ns, ebpf.blocked_threshold_ns),
+        self._parts: Mapping[str, Callable[[], bool]] = {
+            "policy": lambda: self._policy.working,
+            "exporter": lambda: self._exporter.alive,
+        }
+        self._beat = Beat(place.board, place.slot, self._problems, metrics.series)
+        explain = TraceAnswers(self._policy, self._journal.recent, ebpf.tail_window_ns, ebpf.blocked_threshold_ns)
+        pages = Pages(place.board, self._beat.report, metrics.series, explain, lambda: self._health.evidence().value)
+        self._health = Health(self._policy.heartbeat_seen_ns, lambda: self._beat.report().serves, pages.serving)
+        answers: dict[Kind, Answer] = {"pages": pages}
+        if settings.service.control:
+            answers["control"] = Control(LiveSampling(live))
+        self._receivers = receivers(
+            settings, queue, self._health, place.listening, answers, share_ports=place.share_ports
         )
+        self._metrics = metrics
+        self._queue = queue
         for source in (
+            *(receiver.series for receiver in self._receivers if isinstance(receiver, NativeReceiver)),
             self._policy.series,
             lambda: otlp_queue.series(queue),
             self._health.series,
             self._journal.series,
+            process_usage.series,
+            *([self._store.series] if self._store else []),
         ):
             metrics.add_source(source)
-        if self._store:
-            metrics.add_source(self._store.series)
 
     def start(self) -> int:
         """From the backend's end to the sender's, so that what comes in can go out. Returns the receiver's port.
 
-        Raises CannotListen.
+        Raises CannotListenError.
         """
         self._exporter.start()
         self._policy.start()
-        self._receiver.start()
-        self._endpoint.start()
-        self._health.taking_spans = True
-        return self._receiver.port
+        self._beat.start()
+        for receiver in self._receivers:
+            receiver.start()
+        self._beat.tell(State.SERVING)
+        return self._receivers[0].port
 
     def stop(self) -> None:
         """From the sender's end to the backend's: what was accepted is delivered, or counted."""
-        self._health.taking_spans = False
-        self._receiver.stop(RECEIVER_GRACE_S)
+        self._beat.tell(State.ENDING)
+        for receiver in self._receivers:
+            receiver.stop(RECEIVER_GRACE_S)
         self._policy.stop(POLICY_GRACE_S)
         self._journal.close(RECORDER_GRACE_S)
         self._exporter.stop(EXPORTER_GRACE_S)
         if self._store:
             self._store.close()
-        self._endpoint.stop()
-
-    @property
-    def metrics_port(self) -> int:
-        """0 where there is no endpoint."""
-        return self._endpoint.port
+        self._beat.stop()
 
     @property
     def working(self) -> bool:
         """False when a thread that spans need has died: then only a new process helps."""
-        return self._policy.working and self._exporter.alive
+        return not any(self._problems())
+
+    def spans(self) -> dict[str, int]:
+        """What has become of them so far."""
+        now = self._queue.statistics()
+        return {
+            "accepted_spans": now["accepted_spans"],
+            "sent_spans": self._metrics.exporter_sent_spans.total(),
+            "failed_spans": self._metrics.exporter_send_failed_spans.total(),
+            "queued_spans": now["spans"],
+        }
+
+    def _problems(self) -> Iterator[str]:
+        return (f"the {part} has died" for part, alive in self._parts.items() if not alive())
 
 
 def main() -> int:
     """Runs until SIGTERM; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m enricher.pipeline")
     parser.add_argument("--log-fd", type=int, required=True)
+    Place.add_arguments(parser)
     parser.add_argument("--record-fd", type=int)
     parser.add_argument("--record-bytes", type=int)
     parser.add_argument("--record-for-ns", type=int)
@@ -177,23 +202,28 @@ def main() -> int:
         preload(settings)
     drop()
     die_with_parent()
+    place = Place.of(arguments)
+    addresses = place.addresses()
     try:
-        pipeline = Pipeline(settings, arguments.log_fd, recorder)
+        pipeline = Pipeline(settings, arguments.log_fd, place, recorder)
         port = pipeline.start()
     except EnricherError as error:
         log.error("cannot start", error=error)  # noqa: TRY400 - for a person to mend: no traceback
         return CANNOT_START
     gc.collect()
     gc.freeze()  # what is alive now stays: no need to look through it at every collection
-    assert settings.grpc is not None
-    host = settings.grpc.endpoint.rpartition(":")[0]
-    log.info("spans are taken", endpoint=f"{host}:{port}", exporter=_destination(settings), uid=os.getuid())
+    if settings.grpc and "grpc" not in addresses:
+        addresses["grpc"] = [f"{settings.grpc.endpoint.rpartition(':')[0]}:{port}"]
+    exporter = _destination(settings)
+    log.info("spans are taken", **addresses, exporter=exporter, uid=os.getuid(), worker=place.worker)
     while signal.sigtimedwait({signal.SIGTERM}, CHECK_EVERY_S) is None:
         if not pipeline.working:
             log.error("a thread has died, ending to be started anew")
             pipeline.stop()  # what can still be delivered is
             return 1
+    began_s = time.monotonic()
     pipeline.stop()
+    log.info("ended", worker=place.worker, took_s=round(time.monotonic() - began_s, 3), **pipeline.spans())
     return 0
 
 
@@ -221,14 +251,16 @@ def _storage(exporter: Exporter) -> Storage | None:
     return exporter.sending_queue.storage if isinstance(exporter, OtlpExporter) else None
 
 
-def _store(exporter: Exporter) -> "DurableQueue | None":
+def _store(exporter: Exporter, worker: int, workers: int) -> "DurableQueue | None":
     """Where accepted requests are kept; None: in memory alone. Raises StorageError."""
     storage = _storage(exporter)
     if storage is None:
         return None
     from enricher.otlp.durable import DurableQueue
 
-    return DurableQueue(Path(storage.directory), fsync=storage.fsync, max_bytes=storage.max_bytes)
+    return DurableQueue(
+        Path(storage.directory), fsync=storage.fsync, max_bytes=storage.max_bytes, worker=worker, workers=workers
+    )
 
 
 def _destination(settings: Settings) -> str:
@@ -243,7 +275,9 @@ def preload(settings: Settings) -> None:
     """
     causes.registry()
     storage = ("enricher.otlp.durable",) if _storage(settings.exporter) else ()
-    for module in (*LAZY_MODULES, assembly.module_of(settings.exporter, settings.service.transport), *storage):
+    control = MESSAGE_MODULES if settings.service.control else ()
+    exporter = assembly.module_of(settings.exporter, settings.service.transport)
+    for module in (*LAZY_MODULES, exporter, *storage, *control):
         importlib.import_module(module)
 
 

@@ -24,7 +24,7 @@ from enricher.recording.entries import Decision, Verdict
 from enricher.recording.journal import Journal
 from enricher.telemetry.health import EvidenceState, evidence_state
 from enricher.telemetry.logs import FirstTimes, get_logger
-from enricher.telemetry.metrics import Series
+from enricher.telemetry.metrics import Histogram, Series
 
 if TYPE_CHECKING:
     from enricher.otlp.durable import DurableQueue
@@ -41,6 +41,8 @@ CLOCKS_WITHIN_NS: Final = 3_000
 CLOCK_TRIES: Final = 5
 # Spans come first: this is for how long a turn answers questions about spans that have left.
 QUESTIONS_NS: Final = 5_000_000
+# Most requests leave at once, those with a server span after their tail of 300 ms, none later than tail and patience.
+HOLD_BOUNDS_S: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.5)
 
 # What a sender is asked to wait where its request could not be stored; as where the queue is full.
 _COME_AGAIN_NS: Final = 1_000_000_000
@@ -87,6 +89,7 @@ class Policy:
         self._hold: Hold[Taken] = Hold(tail_ns, PATIENCE_NS)
         self._first_times = FirstTimes()
         self._log = get_logger()
+        self._held_s = Histogram("join_hold_seconds", "time that a request was held until decided", HOLD_BOUNDS_S, "s")
         self._end_at_ns = 0
         self._failed_decisions = 0
         self._too_large = 0
@@ -144,6 +147,7 @@ class Policy:
             ("join_failed_decisions", "requests forwarded untouched after a fault in a rule", self._failed_decisions),
         ):
             yield Series(name, "counter", meaning, "", {"": value})
+        yield self._held_s.series()
         yield Series.gauge("join_held_requests", "requests that wait for evidence", len(self._hold))
         if self._joiner.sampler:
             yield from self._joiner.sampler.series()
@@ -182,6 +186,7 @@ class Policy:
             patient = known.live and now_ns - held.arrived_ns < self._hold.longest_ns
             if self._decide(held, window if patient else last_window, now_ns):
                 (decided if held.item.entry.spans else emptied).append(held.item.entry)
+                self._held_s.add((now_ns - held.arrived_ns) / 1e9)
         if decided:
             if self._store:
                 self._store.decided(decided)

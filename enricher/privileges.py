@@ -56,6 +56,11 @@ def drop() -> None:
     _prctl(PR_SET_NO_NEW_PRIVS, 1)
 
 
+def pipeline_ids() -> tuple[int, int] | None:
+    """The user and group that `drop` would change to; None where it would keep those of this process."""
+    return _ids() if _can_change_user() else None
+
+
 def can_read_as_dropped(paths: Iterable[str]) -> bool:
     """Whether all of these could surely be read after `drop`. Before the first thread: it changes the user twice."""
     if not _can_change_user() and effective_capabilities():

@@ -1,107 +1,61 @@
-"""Starts the two halves, restarts what dies, stops both: the parent of `enricher run`.
+"""Starts the processes, restarts what dies, stops all: the parent of `enricher run`.
 
-The observer is privileged and speaks to nobody; the pipeline speaks to the network and is privileged to nothing.
-What they share is the evidence log, memory made here so that it outlives either: the observer may write it, the
-pipeline has a descriptor it can only read.
+The observer is privileged and speaks to nobody; the workers of the pipeline speak to the network and are privileged
+to nothing. What they share is made here, so that it outlives any of them: the evidence log, which the observer may
+write and workers have a descriptor they can only read; the board, on which workers say how they are; and the sockets
+that they listen on.
 """
 
 import os
 import signal
 import subprocess
-import sys
 import time
-from dataclasses import dataclass, field
-from typing import Literal
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Final
 
 from enricher._native import LogWriter
+from enricher.board import Board
+from enricher.child import Child
 from enricher.config.model import Settings
+from enricher.config.problems import ConfigError
+from enricher.config.reload import changed_parts
+from enricher.deadlines import OBSERVER_STOP_S, WORKER_STOP_S
+from enricher.errors import EnricherError
 from enricher.exits import CANNOT_OBSERVE, CANNOT_START
-from enricher.privileges import die_with_parent
+from enricher.live import Live, LiveSettings
 from enricher.recording.limit import Limit
-from enricher.telemetry.logs import Logger, configure, get_logger
+from enricher.storage_directory import prepare
+from enricher.telemetry.logs import configure, get_logger, set_level
+from enricher.worker_set import POLL_S, WorkerSet
+from enricher.workers import SLOTS, Roster
 
 # 112 bytes each: 14 MiB, touched only as it fills. At 30,000 spans a second a reader may lag four seconds.
-LOG_RECORDS = 131_072
+LOG_RECORDS: Final = 131_072
 
-FIRST_DELAY_S = 0.2
-LONGEST_DELAY_S = 10.0
-STEADY_AFTER_S = 30.0
-STOP_DEADLINE_S = 15.0
-
-_ENVIRONMENT = {
-    # Each thread of the C library's allocator would otherwise keep an arena of its own.
-    "MALLOC_ARENA_MAX": "2",
-    # gRPC's own log prints what peers send it, unescaped: a line of our log, or a terminal's control sequence.
-    "GRPC_VERBOSITY": "NONE",
-}
+_LONGEST_WAIT_S: Final = 3600.0
+_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP})
 
 
-@dataclass(slots=True)
-class Child:
-    """One of the two processes: `python -m MODULE --log-fd N ...`, its settings on standard input."""
-
-    module: Literal["enricher.observer", "enricher.pipeline"]
-    log_fd: int
-    record: Limit | None = None  # of the pipeline's first start only: a recording has one index from its beginning
-    process: subprocess.Popen[bytes] | None = None
-    started_s: float = 0.0
-    delay_s: float = FIRST_DELAY_S
-    due_s: float | None = 0.0  # when to start it; None: it runs, or is not to be started again
-    starts: int = field(default=0)
-
-    def start(self, settings: bytes, now_s: float) -> None:
-        """Raises OSError."""
-        self.starts += 1
-        record = self.record
-        self.process = subprocess.Popen(
-            # -P: no module is taken from the folder in which root happened to start this.
-            [sys.executable, "-P", "-m", self.module, "--log-fd", str(self.log_fd), *_arguments(record)],
-            stdin=subprocess.PIPE,
-            pass_fds=[self.log_fd, *([record.fd] if record else [])],
-            env=os.environ | _ENVIRONMENT,
-            preexec_fn=_begin_child,  # noqa: PLW1509 - this process has one thread
-        )
-        self.started_s, self.due_s = now_s, None
-        if record:
-            os.close(record.fd)
-            self.record = None
-        assert self.process.stdin is not None
-        try:
-            with self.process.stdin as pipe:
-                pipe.write(settings)
-        except BrokenPipeError:
-            return  # it has died already: seen, and told, when it is reaped
-
-    def schedule(self, now_s: float) -> None:
-        """Starts it again: soon if it has run for a while, later each time if it has not."""
-        steady = now_s - self.started_s >= STEADY_AFTER_S
-        delay_s = FIRST_DELAY_S if steady else self.delay_s
-        self.due_s = now_s + delay_s
-        self.delay_s = min(delay_s * 2, LONGEST_DELAY_S)
-
-
-def supervise(settings: Settings, record: Limit | None = None) -> int:
+def supervise(settings: Settings, record: Limit | None = None, read_again: Callable[[], Settings] | None = None) -> int:
     """Runs until SIGTERM or SIGINT. Returns the exit status: 0, or 1 if it could not start as configured.
 
-    `record`: the pipeline records, as long as it lives.
+    `record`: the pipeline records, as long as it lives; it has one worker then. `read_again` gives the settings at
+    SIGHUP, or raises ConfigError; None: they do not change.
     """
+    if record:
+        settings = replace(settings, service=replace(settings.service, workers=1))
     _fill_standard_descriptors()
     configure("supervisor", settings.service.telemetry.logs.level)
-    signals = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    writable, readable = _evidence_log()
-    observer = Child("enricher.observer", writable)
-    pipeline = Child("enricher.pipeline", readable, record)
-    # The pipeline first: spans flow whatever becomes of the observer, and are last to be stopped.
-    return _Supervisor([pipeline, observer], settings.to_json().encode(), signals, get_logger()).run()
-
-
-def _arguments(record: Limit | None) -> list[str]:
-    """For the pipeline; see there."""
-    if not record:
-        return []
-    for_ns = [] if record.for_ns is None else ["--record-for-ns", str(record.for_ns)]
-    return ["--record-fd", str(record.fd), "--record-bytes", str(record.max_bytes), *for_ns]
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    supervisor = _Supervisor(settings, read_again)
+    try:
+        supervisor.begin(record)
+    except EnricherError as error:
+        get_logger().error("cannot start", error=error)
+        return 1
+    return supervisor.run()
 
 
 def _fill_standard_descriptors() -> None:
@@ -111,93 +65,216 @@ def _fill_standard_descriptors() -> None:
     os.close(opened)
 
 
-def _begin_child() -> None:
-    """Runs in the child before its program."""
-    die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides the order
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-
 def _evidence_log() -> tuple[int, int]:
     """Descriptors of the log: for the writer, and for readers. 0600: no reader can open it anew to write."""
     writable = os.memfd_create("enricher-evidence", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.fchmod(writable, 0o600)
     LogWriter(writable, LOG_RECORDS)
-    return writable, os.open(f"/proc/self/fd/{writable}", os.O_RDONLY | os.O_CLOEXEC)
+    return writable, _read_only(writable)
+
+
+def _read_only(fd: int) -> int:
+    """Another descriptor of the same memory."""
+    return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
 
 
 class _Supervisor:
-    def __init__(self, children: list[Child], settings: bytes, signals: set[signal.Signals], log: Logger) -> None:
-        self._children = children
+    def __init__(self, settings: Settings, read_again: Callable[[], Settings] | None) -> None:
+        self._log = get_logger()
         self._settings = settings
-        self._signals = signals
-        self._log = log
+        self._read_again = read_again
+        self._to_follow: Settings | None = None  # for which new workers are being started
+        self._reload_asked = False
+        writable, readable = _evidence_log()
+        self._board, board_fd = Board.make(SLOTS)
+        self._live = LiveSettings(self._board)
+        readable_board = _read_only(board_fd)
+        arguments = ("--log-fd", str(writable), "--board-fd", str(readable_board))
+        self._observer = Child("enricher.observer", settings, arguments, (writable, readable_board))
+        self._workers = WorkerSet(settings, self._board, board_fd, readable, self._log)
+        self._restarts: Counter[str] = Counter(pipeline=0, observer=0)
+        self._reloads: Counter[str] = Counter(applied=0, refused=0)
+        self._told: Roster | None = None
+
+    def begin(self, record: Limit | None) -> None:
+        """Raises CannotListenError, StorageUnusable."""
+        prepare(self._settings)
+        self._workers.begin(record)
+        self._set_live(self._settings)
 
     def run(self) -> int:
         while True:
-            now_s = time.monotonic()
-            for child in self._children:
-                if child.due_s is not None and child.due_s <= now_s:
-                    self._start(child, now_s)
+            self._turn(time.monotonic())
             if (status := self._wait()) is not None:
                 self._stop()
                 return status
 
+    def _turn(self, now_s: float) -> None:
+        # The pipeline first: spans flow whatever becomes of the observer, and are last to be stopped.
+        for child in self._children():
+            if child.kill_if_late(now_s):
+                self._log.error("process does not stop, killed", child=child.name, pid=child.pid)
+            if child.due_s is not None and child.due_s <= now_s:
+                self._start(child, now_s)
+        if self._to_follow:
+            if self._workers.adopt_if_serving(now_s):
+                self._apply(self._to_follow, now_s)
+            elif self._workers.abandon_if_late(now_s):
+                self._refuse("its workers do not come to serve spans")
+        if self._reload_asked and self._workers.settled and self._to_follow is None:
+            self._reload_asked = False
+            self._reload(now_s)
+        self._tell()
+
+    def _children(self) -> Iterable[Child]:
+        return (*self._workers.all(), self._observer)
+
     def _start(self, child: Child, now_s: float) -> None:
+        if child is not self._observer:
+            self._workers.about_to_start(child)
         try:
-            child.start(self._settings, now_s)
+            child.start(now_s)
         except OSError as error:  # no process or memory to be had, or the interpreter is being replaced
             child.schedule(now_s)
-            self._log.error("process cannot be started", module=child.module, error=error)
+            self._log.error("process cannot be started", child=child.name, error=error)
+            return
+        self._workers.started(child)
 
     def _wait(self) -> int | None:
-        """Until a signal comes or a child is due. Returns the exit status when it is time to end."""
-        due = [child.due_s for child in self._children if child.due_s is not None]
-        timeout_s = max(0.0, min(due) - time.monotonic()) if due else 3600.0
-        received = signal.sigtimedwait(self._signals, timeout_s)
+        """Until a signal comes or something is due. Returns the exit status when it is time to end."""
+        received = signal.sigtimedwait(_SIGNALS, self._timeout_s())
         if received is None:
             return None
         if received.si_signo in (signal.SIGTERM, signal.SIGINT):
             return 0
         if received.si_signo == signal.SIGHUP:
-            self._log.warning("SIGHUP ignored: the configuration is read at start only")
+            self._reload_asked = True
             return None
-        for child in self._children:
-            status = child.process.poll() if child.process else None
+        for child in self._children():
+            status = child.ended()
             if status is not None and self._has_ended(child, status):
                 return 1
         return None
 
+    def _timeout_s(self) -> float:
+        if self._workers.coming:
+            return POLL_S
+        times = [at for child in self._children() for at in (child.due_s, child.kill_s) if at is not None]
+        return max(0.0, min(min(times, default=float("inf")) - time.monotonic(), _LONGEST_WAIT_S))
+
     def _has_ended(self, child: Child, status: int) -> bool:
         """Decides what follows. True: everything is to end."""
         now_s = time.monotonic()
-        child.process = None
+        if self._workers.has_ended(child, status):
+            return False
+        if child in self._workers.coming:
+            self._workers.abandon(now_s)
+            self._refuse("a worker has ended before it served spans; it has said why")
+            return False
+        if child.changing:
+            child.changing, child.due_s = False, now_s
+            return False
         if status == CANNOT_START and child.starts == 1:
-            return True  # it has said why
+            if not child.go_back(now_s):
+                return True  # it has said why
+            if child is not self._observer:
+                self._workers.settings = child.settings
+            self._refuse(f"the {child.name} cannot start with it, and goes back to the one before")
+            return False
         if status == CANNOT_OBSERVE:
             self._log.warning("nothing is observed: spans pass through untouched; run `enricher doctor`")
             return False
         child.schedule(now_s)
+        self._restarts[child.name] += 1
         how = f"signal {-status}" if status < 0 else f"status {status}"
         self._log.error(
             "process ended, starting it again",
-            module=child.module,
+            child=child.name,
+            worker=child.worker,
             how=how,
             ran_s=round(now_s - child.started_s, 3),
             in_s=round((child.due_s or now_s) - now_s, 3),
         )
         return False
 
+    def _reload(self, now_s: float) -> None:
+        if self._read_again is None:
+            self._log.warning("SIGHUP ignored: the configuration does not change while spans are recorded")
+            return
+        try:
+            settings = self._read_again()
+            parts = changed_parts(self._settings, settings)
+            if parts & {"pipeline", "workers"}:
+                prepare(settings)
+                self._workers.replace(settings, now_s)
+        except ConfigError as error:
+            for problem in error.problems:
+                self._log.error(
+                    "the configuration is wrong",
+                    key=problem.key,
+                    line=problem.line,
+                    file=problem.source,
+                    error=problem.message,
+                )
+            self._refuse("it is wrong")
+            return
+        except EnricherError as error:
+            self._log.error("the configuration cannot be applied", error=error)
+            self._refuse("it cannot be applied")
+            return
+        if self._workers.coming:
+            self._to_follow = settings
+            self._log.info("configuration read again, starting workers", changed=sorted(parts))
+        else:
+            self._apply(settings, now_s)
+
+    def _apply(self, settings: Settings, now_s: float) -> None:
+        """Of a new configuration all that is not the workers', which have it."""
+        before, self._settings, self._to_follow = self._settings, settings, None
+        parts = changed_parts(before, settings)
+        if "observer" in parts:
+            self._observer.change(settings, now_s, now_s + OBSERVER_STOP_S)
+        if "live" in parts:
+            self._set_live(settings)
+        for child in (*self._workers.in_force, self._observer):
+            child.settings = settings  # for when they are started again
+        self._reloads["applied"] += 1
+        self._log.info("configuration applied", changed=sorted(parts))
+
+    def _refuse(self, why: str) -> None:
+        self._to_follow = None
+        self._settings = self._workers.settings
+        self._reloads["refused"] += 1
+        self._log.error("configuration refused, the one before stays in force", why=why)
+
+    def _set_live(self, settings: Settings) -> None:
+        level = settings.service.telemetry.logs.level
+        set_level(level)
+        self._live.set(lambda _: Live(log_level=level, sampling=settings.sampling))
+
+    def _tell(self) -> None:
+        """How it stands, on the board, if that has changed."""
+        roster = Roster(tuple(self._workers.members()), dict(self._restarts), dict(self._reloads))
+        if roster != self._told:
+            roster.write(self._board)
+            self._told = roster
+
     def _stop(self) -> None:
         """One after the other: the pipeline hands on what it holds while the observer still watches."""
-        deadline_s = time.monotonic() + STOP_DEADLINE_S
-        for child in self._children:
-            if not child.process or child.process.poll() is not None:
+        self._workers.close_sockets()  # who comes now is to be refused, and not to wait
+        self._end(self._workers.all(), WORKER_STOP_S)
+        self._end([self._observer], OBSERVER_STOP_S)
+
+    def _end(self, children: Iterable[Child], within_s: float) -> None:
+        deadline_s = time.monotonic() + within_s
+        for child in children:
+            child.end(deadline_s)
+        for child in children:
+            if not child.process:
                 continue
-            child.process.terminate()
             try:
                 child.process.wait(max(0.1, deadline_s - time.monotonic()))
             except subprocess.TimeoutExpired:
-                self._log.error("process does not stop, killed", module=child.module)
+                self._log.error("process does not stop, killed", child=child.name, pid=child.pid)
                 child.process.kill()
                 child.process.wait()

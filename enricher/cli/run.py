@@ -15,9 +15,10 @@ from enricher.config.load import load
 def command(config: Path | None) -> None:
     """Receive spans, add what the kernel knows, pass them on.
 
-    Runs until SIGTERM or Ctrl-C; what was received is delivered before it ends.
+    Runs until SIGTERM or Ctrl-C; what was received is delivered before it ends. SIGHUP has the configuration read
+    again: one that is wrong changes nothing.
     """
     settings = load(config, os.environ)
     from enricher.supervisor import supervise  # not where the configuration is refused
 
-    sys.exit(supervise(settings))
+    sys.exit(supervise(settings, read_again=lambda: load(config, os.environ)))

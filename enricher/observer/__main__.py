@@ -1,8 +1,10 @@
-"""`python -m enricher.observer --log-fd N`: the settings as JSON on standard input, the evidence log as descriptor N.
+"""`python -m enricher.observer --log-fd N --board-fd N`: the settings as JSON on standard input, and as descriptors the
+evidence log, and the board to read.
 
 Ends with 0 on SIGTERM, and with the statuses of `enricher.exits`.
 """
 
+import argparse
 import ctypes
 import gc
 import os
@@ -14,9 +16,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from enricher._native import LogWriter, Ring
+from enricher.board import Board
 from enricher.config.model import Ebpf, Settings
 from enricher.config.values import split_endpoint
 from enricher.exits import CANNOT_OBSERVE, CANNOT_START
+from enricher.live import FollowedLevel
 from enricher.observer import host
 from enricher.observer.discovery import Discovery
 from enricher.observer.header_ring import HeaderRing
@@ -30,23 +34,25 @@ from enricher.telemetry.logs import Logger, configure, get_logger
 
 def main() -> int:
     """Runs until SIGTERM; the exit status."""
-    if len(sys.argv) != 3 or sys.argv[1] != "--log-fd":
-        sys.exit("usage: python -m enricher.observer --log-fd N < settings.json")
-    log_fd = int(sys.argv[2])
-    os.set_inheritable(log_fd, False)
+    parser = argparse.ArgumentParser(prog="python -m enricher.observer")
+    parser.add_argument("--log-fd", type=int, required=True)
+    parser.add_argument("--board-fd", type=int, required=True)
+    arguments = parser.parse_args()
+    for fd in (arguments.log_fd, arguments.board_fd):
+        os.set_inheritable(fd, False)
     # Blocked from now on, and taken by sigtimedwait between two ticks. SIGINT and SIGHUP are the parent's business.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
     settings = Settings.from_json(sys.stdin.read())
     configure("observer", settings.service.telemetry.logs.level)
     log = get_logger()
     try:
-        return _run(settings, log_fd, log)
+        return _run(settings, arguments.log_fd, FollowedLevel(Board(arguments.board_fd, writable=False)), log)
     except Exception:
         log.exception("the observer failed")
         return 1
 
 
-def _run(settings: Settings, log_fd: int, log: Logger) -> int:
+def _run(settings: Settings, log_fd: int, level: FollowedLevel, log: Logger) -> int:
     if settings.ebpf is None:
         log.info("nothing to observe: the pipeline has no processor ebpf")
         return CANNOT_OBSERVE
@@ -71,12 +77,13 @@ def _run(settings: Settings, log_fd: int, log: Logger) -> int:
             # A process that counts as watched while nothing looks for its waits would make "no waits" of "not known".
             log.error("nothing can be observed without the probe on system calls")
             return CANNOT_OBSERVE
-        observe(probes, settings, settings.ebpf, log_fd, log)
+        observe(probes, settings, log_fd, level, log)
     return 0
 
 
-def observe(probes: ProbeSet, settings: Settings, ebpf: Ebpf, log_fd: int, log: Logger) -> None:
+def observe(probes: ProbeSet, settings: Settings, log_fd: int, level: FollowedLevel, log: Logger) -> None:
     """Until SIGTERM."""
+    ebpf = settings.ebpf or Ebpf()
     evidence = LogWriter(log_fd)
     discovery = Discovery(probes, Inspector(), ebpf.select, log, time.monotonic_ns)
     blocks = probes.header_blocks
@@ -98,6 +105,7 @@ def observe(probes: ProbeSet, settings: Settings, ebpf: Ebpf, log_fd: int, log: 
     due_ns = time.monotonic_ns()
     while True:
         busy = observer.tick()
+        level.look()
         now_ns = time.monotonic_ns()
         due_ns = now_ns if busy else max(due_ns + TICK_NS, now_ns)
         if signal.sigtimedwait({signal.SIGTERM}, (due_ns - now_ns) / 1e9):

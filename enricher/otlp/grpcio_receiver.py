@@ -34,7 +34,11 @@ RETRY_DELAY_NS: Final = 1_000_000_000
 class GrpcioReceiver:
     """A `Receiver` at `endpoint` ("host:port", port 0 for any free one)."""
 
-    def __init__(self, endpoint: str, queue: Queue, limits: Limits, health: ServingStatus) -> None:
+    def __init__(
+        self, endpoint: str, queue: Queue, limits: Limits, health: ServingStatus, *, share_port: bool = False
+    ) -> None:
+        """`share_port`: other processes of this program listen there, too; that no other program does has been seen."""
+        self._share_port = share_port
         self._endpoint = endpoint
         self._limits = limits
         self._threads = CallThreads(
@@ -46,7 +50,9 @@ class GrpcioReceiver:
         )
         self._health = HealthService(health)
         self._export = _Export(queue, limits, self._threads)
-        self._server = grpc.server(self._threads, handlers=[self._export, self._health], options=_options(limits))
+        self._server = grpc.server(
+            self._threads, handlers=[self._export, self._health], options=_options(limits, share_port)
+        )
         self._port = 0
 
     @property
@@ -54,7 +60,7 @@ class GrpcioReceiver:
         return self._port
 
     def start(self) -> None:
-        if trouble := _cannot_listen(self._endpoint):
+        if not self._share_port and (trouble := _cannot_listen(self._endpoint)):
             raise trouble
         try:
             self._port = self._server.add_insecure_port(self._endpoint)
@@ -121,7 +127,7 @@ def _refuse(context: grpc.ServicerContext, code: int, message: str, retry_after_
     context.abort(_STATUS[code], message)
 
 
-def _options(limits: Limits) -> Sequence[tuple[str, int]]:
+def _options(limits: Limits, share_port: bool) -> Sequence[tuple[str, int]]:
     ms = 1_000_000
     return (
         ("grpc.max_receive_message_length", limits.max_message_bytes),
@@ -142,7 +148,7 @@ def _options(limits: Limits) -> Sequence[tuple[str, int]]:
         ("grpc.http2.lookahead_bytes", limits.lookahead_bytes),
         ("grpc.http2.bdp_probe", 0),
         # With it on, a second server on the port would silently take half of the spans.
-        ("grpc.so_reuseport", 0),
+        ("grpc.so_reuseport", int(share_port)),
     )
 
 

@@ -18,6 +18,7 @@ JOIN_BYTES: Final = 256 << 10
 def series(queue: Queue) -> Iterator[Series]:
     """What the queue counts."""
     now = queue.statistics()
+    refused = now["refused_spans_by_outcome"]
     yield Series(
         "receiver_requests",
         "counter",
@@ -37,7 +38,18 @@ def series(queue: Queue) -> Iterator[Series]:
         "counter",
         "spans that were not accepted; their sender was told",
         "outcome",
-        {outcome: count for outcome, count in now["refused_spans_by_outcome"].items() if count},
+        {outcome: count for outcome, count in refused.items() if count},
+    )
+    # As the collector names these, which answers only after its pipeline has: it counts them as accepted before.
+    yield Series.counter(
+        "receiver_failed_spans",
+        "of those not accepted, spans that a fault of this program kept out",
+        refused.get("failed", 0),
+    )
+    yield Series.counter(
+        "exporter_enqueue_failed_spans",
+        "of those not accepted, spans that the queue had no room for",
+        refused.get("busy", 0),
     )
     yield Series.gauge("exporter_queue_size", "requests accepted and not yet sent or dropped", now["requests"])
     yield Series.gauge("exporter_queue_capacity", "requests that the queue takes", queue.capacity)

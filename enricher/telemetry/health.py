@@ -9,13 +9,14 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Final
 
+from enricher.otlp.transport import TRACE_SERVICE
 from enricher.telemetry.metrics import Series
 
 # The observer writes a heartbeat every 40 ms.
 STALE_AFTER_NS: Final = 1_000_000_000
 
 EVIDENCE_SERVICE: Final = "enricher.evidence"
-_TRACE_SERVICE: Final = "opentelemetry.proto.collector.trace.v1.TraceService"
+SERVICES: Final = ("", TRACE_SERVICE, EVIDENCE_SERVICE)
 
 
 class EvidenceState(Enum):
@@ -34,28 +35,32 @@ def evidence_state(heartbeat_seen_ns: int, now_ns: int) -> EvidenceState:
 class Health:
     """What the health service answers from. Thread-safe.
 
-    `heartbeat_seen_ns` as for `evidence_state`. `working` tells whether every thread that spans need is
-    alive: a pipeline whose workers have died takes spans and delivers none.
+    `heartbeat_seen_ns` as for `evidence_state`. `serving` tells whether this worker takes spans and delivers them,
+    `all_serving` whether every worker does: whoever asks one of them must not be told that all is well when the others
+    are dead.
     """
 
     def __init__(
         self,
         heartbeat_seen_ns: Callable[[], int],
-        working: Callable[[], bool],
+        serving: Callable[[], bool],
+        all_serving: Callable[[], bool],
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._heartbeat_seen_ns = heartbeat_seen_ns
-        self._working = working
+        self._serving = serving
+        self._all_serving = all_serving
         self._clock_ns = clock_ns
-        self.taking_spans = False  # from start to shutdown
 
     def evidence(self) -> EvidenceState:
         return evidence_state(self._heartbeat_seen_ns(), self._clock_ns())
 
     def serving(self, service: str) -> bool | None:
         """By service name, "" for the whole; None: there is no such service."""
-        if service in ("", _TRACE_SERVICE):
-            return self.taking_spans and self._working()
+        if service == "":
+            return self._all_serving()
+        if service == TRACE_SERVICE:
+            return self._serving()
         if service == EVIDENCE_SERVICE:
             return self.evidence() is EvidenceState.LIVE
         return None
@@ -63,13 +68,5 @@ class Health:
     def series(self) -> list[Series]:
         """For the metrics."""
         evidence = self.evidence()
-        return [
-            Series.gauge("pipeline_serving", "1 while spans are taken and delivered", float(self.serving("") or 0)),
-            Series(
-                "evidence_state",
-                "gauge",
-                "1 for the state that the evidence is in",
-                "state",
-                {state.value: float(state is evidence) for state in EvidenceState},
-            ),
-        ]
+        states = {state.value: float(state is evidence) for state in EvidenceState}
+        return [Series("evidence_state", "gauge", "1 for the state that the evidence is in", "state", states)]

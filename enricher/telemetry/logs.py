@@ -107,11 +107,15 @@ def configure(process: ProcessName, level: LogLevel = "info", stream: TextIO | N
     handler.setFormatter(_Console(process) if stream.isatty() else _JsonLines(process))
     # A closed stderr must not turn every line into a traceback on that same stderr.
     logging.raiseExceptions = False
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(max(_LEVELS[level], logging.WARNING))
-    logging.getLogger(_ROOT).setLevel(_LEVELS[level])
+    logging.getLogger().handlers[:] = [handler]
+    set_level(level)
     logging.captureWarnings(True)
+
+
+def set_level(level: LogLevel) -> None:
+    """Of this process, from now on."""
+    logging.getLogger().setLevel(max(_LEVELS[level], logging.WARNING))
+    logging.getLogger(_ROOT).setLevel(_LEVELS[level])
 
 
 class _Formatter(logging.Formatter):

@@ -6,6 +6,7 @@ import sys
 SCRIPT = """
 import importlib.abc
 import os
+import socket
 import sys
 import time
 import urllib.request
@@ -16,6 +17,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from enricher import pipeline
 from enricher._native import LogWriter
 from enricher.config.load import load
+from enricher.place import Place
 
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 late = []
@@ -67,10 +69,15 @@ def answers(port):
 def use(exporter):
     fd = os.memfd_create("log")
     LogWriter(fd, 64)
-    running = pipeline.Pipeline(chosen[exporter], fd)
+    grpc_socket, pages = (socket.create_server(("127.0.0.1", 0)) for _ in range(2))
+    metrics_port = pages.getsockname()[1]
+    for listener in (grpc_socket, pages):
+        listener.setblocking(False)
+    listening = {"grpc": [grpc_socket], "pages": [pages]}
+    running = pipeline.Pipeline(chosen[exporter], fd, Place.alone(listening))
     port = running.start()
     said = answers(port)
-    scraped = urllib.request.urlopen(f"http://127.0.0.1:{running.metrics_port}/metrics").read()
+    scraped = urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics").read()
     assert b"enricher_receiver_accepted_spans" in scraped
     running.stop()
     os.close(fd)

@@ -1,6 +1,8 @@
 """A recording is decided anew as it was decided; what is not is told by span and attribute."""
 
 import json
+import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -18,6 +20,9 @@ from enricher.cli import main as cli
 from enricher.cli.record import created
 from enricher.evidence.records import RECORD_SIZE, Event, EventKind
 from enricher.join.assembly import assembled
+from enricher.otlp.native_receiver import Listening, NativeReceiver
+from enricher.otlp.transport import Limits
+from enricher.place import Place
 from enricher.policy import Policy
 from enricher.recording.entries import Arrival, ClockSample, Decision, End, EndReason, Entry, Evidence, Verdict
 from enricher.recording.file import Recording, block, preamble
@@ -26,9 +31,10 @@ from enricher.recording.limit import Limit
 from enricher.recording.recorder import Recorder
 from enricher.recording.replay import ContradictoryRecording, Replay, Replayed
 from enricher.recording.trace import found_spans
-from enricher.telemetry.metrics import Metrics
-from enricher.telemetry.metrics_endpoint import MetricsEndpoint
+from enricher.telemetry.health import Health
+from enricher.telemetry.pages import Pages
 from enricher.trace_answers import TraceAnswers
+from enricher.workers import Report, State
 from tests.unit.evidence_log import CLIENT, CLOCK_NS, MS, SPAN_ID, TRACE_ID, Log, process, span_end, wait, write
 from tests.unit.test_recording_file import HEAD
 
@@ -335,15 +341,18 @@ class TestExplainCommand:
         world.send(body(now_ms - 100, now_ms - 10, clock_ns=clock_ns))
         left_with = claims(world.leaves())
         answers = TraceAnswers(world.policy, world.journal.recent, HEAD.tail_ns, HEAD.threshold_ns)
-        endpoint = MetricsEndpoint("127.0.0.1:0", Metrics(), answers)
-        assert endpoint.start()
+        pages = Pages(Place.alone().board, lambda: Report(os.getpid(), State.SERVING), list, answers, lambda: "live")
+        listener = socket.create_server(("127.0.0.1", 0))
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        health = Health(lambda: 0, serving=lambda: True, all_serving=lambda: True)
+        receiver = NativeReceiver(None, [Listening(kind="pages", sockets=[listener], answer=pages)], Limits(), health)
+        receiver.start()
         try:
-            address = f"127.0.0.1:{endpoint.port}"
             (span,) = json.loads(run("explain", TRACE_ID.hex(), "--address", address, "--json").stdout)["spans"]
             text = run("explain", TRACE_ID.hex(), "--address", address).stdout
             unknown = run("explain", "ab" * 16, "--address", address)
         finally:
-            endpoint.stop()
+            receiver.stop(1)
         assert span["left_with"] == span["explanation"]["claims"] == left_with
         assert "claimed: goroutine 7" in text
         assert unknown.exit_code == 1

@@ -1,6 +1,9 @@
 """The enricher as a user runs it: its own process, its own configuration file."""
 
+import http.client
 import json
+import os
+import signal
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +27,8 @@ ROOT_WITHOUT_CAPABILITIES = ("setpriv", "--bounding-set=-all", "--inh-caps=-all"
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 WATCHED_DEADLINE_S = 30.0
+
+TRANSPORT = "native"
 
 
 def _same(message: bytes) -> bytes:
@@ -50,13 +55,14 @@ class Enricher(Program):
         *,
         before: Sequence[str] = (),
         ebpf: dict[str, Any] | None = None,
+        service: Mapping[str, Any] | None = None,
         exporter: Mapping[str, Any] | None = None,
         exporters: Mapping[str, Any] | None = None,
         http: bool = False,
         recording: Path | None = None,
         record_options: Sequence[str] = (),
     ) -> None:
-        """It sends spans to `to_port` over gRPC, with the keys of `exporter`; or as the section `exporters` says.
+        """It sends to `to_port` over gRPC, with the keys of `exporter`; or as `exporters` says, the whole section.
 
         `http`: it also takes spans over HTTP, on `http_port`.
         """
@@ -64,9 +70,8 @@ class Enricher(Program):
         self.http_port = free_port() if http else 0
         self.metrics_port = free_port()
         self.directory = directory
-        config = directory / "enricher.yaml"
-        settings = self._config(exporters or _otlp_grpc(to_port, exporter or {}), ebpf or {})
-        config.write_text(json.dumps(settings))  # which is YAML, too
+        self.file = config = directory / "enricher.yaml"
+        self.configure(to_port, ebpf=ebpf, service=service, exporter=exporter, exporters=exporters)
         verb = ["record", str(recording), *record_options] if recording else ["run"]
         command = [*before, sys.executable, "-m", "enricher.cli.main", *verb, "--config", str(config)]
         super().__init__("enricher", command, directory / "enricher.log")
@@ -76,7 +81,20 @@ class Enricher(Program):
         if self.http_port:
             self.wait_listening(self.http_port)
 
-    def _config(self, exporters: Mapping[str, Any], ebpf: dict[str, Any]) -> dict[str, Any]:
+    def configure(
+        self,
+        to_port: int,
+        *,
+        ebpf: dict[str, Any] | None = None,
+        service: Mapping[str, Any] | None = None,
+        exporter: Mapping[str, Any] | None = None,
+        exporters: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Writes the file, which is read at the start, and at SIGHUP. `service`: keys of that section."""
+        named = exporters or _otlp_grpc(to_port, exporter or {})
+        self.file.write_text(json.dumps(self._config(named, ebpf or {}, service or {})))  # which is YAML, too
+
+    def _config(self, exporters: Mapping[str, Any], ebpf: dict[str, Any], service: Mapping[str, Any]) -> dict[str, Any]:
         ports = {"grpc": self.port} | ({"http": self.http_port} if self.http_port else {})
         protocols = {name: {"endpoint": f"127.0.0.1:{port}"} for name, port in ports.items()}
         return {
@@ -86,7 +104,9 @@ class Enricher(Program):
             "service": {
                 "pipelines": {"traces": {"receivers": ["otlp"], "processors": ["ebpf"], "exporters": [*exporters]}},
                 "telemetry": {"metrics": {"address": f"127.0.0.1:{self.metrics_port}"}},
-            },
+                "transport": TRANSPORT,
+            }
+            | service,
         }
 
     def metrics(self) -> dict[str, float]:
@@ -116,6 +136,55 @@ class Enricher(Program):
             return pid if pid != other_than else None
 
         return wait_until(found, f"the {which} is there", 30.0)
+
+    def workers(self) -> list[int]:
+        """Pids of all processes of the pipeline, also of those that end, by their number."""
+        found = [
+            (arguments, pid) for pid in children(self.pid) if "enricher.pipeline" in (arguments := command_line(pid))
+        ]
+        return [pid for _, pid in sorted((arguments[arguments.index("--worker") + 1], pid) for arguments, pid in found)]
+
+    def page(self, path: str, timeout_s: float = 5.0) -> tuple[int, str]:
+        """Status and content. Raises OSError where nobody answers."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.metrics_port, timeout=timeout_s)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        finally:
+            connection.close()
+
+    def metric(self, name: str) -> float:
+        """The sum over all workers and labels. Raises OSError."""
+        return sum(
+            float(line.rsplit(" ", 1)[1])
+            for line in self.page("/metrics")[1].splitlines()
+            if line.startswith((f"enricher_{name} ", f"enricher_{name}{{"))
+        )
+
+    def wait_until_ready(self) -> None:
+        def ready() -> bool:
+            assert self.status is None, self.complaint("has ended")
+            try:
+                return self.page("/readyz")[0] == 200
+            except OSError:
+                return False
+
+        try:
+            wait_until(ready, "all workers serve", 30.0)
+        except AssertionError as error:
+            raise AssertionError(self.complaint(str(error))) from error
+
+    def reload(self) -> None:
+        os.kill(self.pid, signal.SIGHUP)
+
+    def lines(self, event: str) -> list[dict[str, Any]]:
+        """Those of the log so far that tell of it."""
+        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        return [line for line in lines if line["event"] == event]
+
+    def wait_for_line(self, event: str) -> dict[str, Any]:
+        return wait_until(lambda: self.lines(event), f"the log tells: {event}", 30.0)[-1]
 
     def wait_until_watching(self, service: Service, sink: Sink, label: str = "first") -> None:
         """Drives single requests that block until one of them comes out marked."""
