@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from enricher import causes
 from enricher._native import EvidenceIndex, Queue
 from enricher.beat import Beat
-from enricher.config.model import Ebpf, Exporter, OtlpExporter, Settings, Storage
+from enricher.config.model import Ebpf, Exporter, OtlpExporter, SendingQueue, Settings, Storage
 from enricher.control.live_sampling import LiveSampling
 from enricher.control.service import MESSAGE_MODULES, Control
 from enricher.deadlines import EXPORTER_GRACE_S, POLICY_GRACE_S, RECEIVER_GRACE_S, RECORDER_GRACE_S
@@ -26,6 +26,7 @@ from enricher.exits import CANNOT_START
 from enricher.join.assembly import assembled
 from enricher.live import LiveSettings
 from enricher.otlp import queue as otlp_queue
+from enricher.otlp.memory import MemoryBounds, MemoryLimit
 from enricher.otlp.native_receiver import Answer, NativeReceiver
 from enricher.otlp.receiving import receivers
 from enricher.otlp.sending import assembly
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
 # than an SDK keeps a span before it exports it (5 s by default).
 MAX_SPAN_ENDS = 262_144
 MAX_WAITS = 131_072
-PLAIN_QUEUE_SIZE = 1000  # requests; as of the exporters that have a setting for it
 CHECK_EVERY_S = 1.0
 
 # What is imported only where it is needed, which after the change of user may be too late; see `preload`.
@@ -82,11 +82,16 @@ class Pipeline:
         live = LiveSettings(place.board)
         metrics = Metrics()
         exporter = settings.exporter
-        queue_size = exporter.sending_queue.queue_size if isinstance(exporter, OtlpExporter) else PLAIN_QUEUE_SIZE
+        on_forward = settings.receivers.otlp.ack == "on_forward"
         self._store = _store(exporter, place.worker, settings.service.workers)
-        max_bytes = self._store.max_bytes if self._store else otlp_queue.MAX_QUEUE_BYTES
-        queue = Queue(queue_size, max_bytes, settings.max_recv_bytes, answers_late=self._store is not None)
-        line = assembly.Line(queue=queue, metrics=metrics, store=self._store)
+        places = exporter.sending_queue if isinstance(exporter, OtlpExporter) else SendingQueue()
+        queue = Queue(
+            places.queue_size,
+            self._store.max_bytes if self._store else places.max_bytes,
+            settings.max_recv_bytes,
+            answers_late=on_forward or self._store is not None,
+        )
+        line = assembly.Line(queue=queue, metrics=metrics, on_forward=on_forward, store=self._store)
         self._exporter = assembly.exporter(exporter, settings.service.transport, line)
         index = EvidenceIndex(log_fd, ebpf.retention_ns, MAX_WAITS, MAX_SPAN_ENDS)
         enriching = settings.ebpf is not None  # without the processor, requests only pass through
@@ -98,12 +103,20 @@ class Pipeline:
             sampler=Sampler(settings.sampling, live) if settings.sampling else None,
         )
         self._journal = Journal(index, recorder)
+        memory = MemoryLimit(
+            MemoryBounds(settings.service.memory.soft_limit_bytes, settings.service.memory.limit_bytes),
+            queue,
+            index,
+            ebpf.retention_ns,
+            lambda: queue.statistics()["requests"],
+        )
         self._policy = Policy(
             index,
             joiner,
             queue,
             self._journal,
-            self._store,
+            memory=memory,
+            store=self._store,
             tail_ns=ebpf.tail_window_ns,
             threshold_ns=ebpf.blocked_threshold_ns,
             max_body_bytes=settings.max_recv_bytes,
@@ -130,6 +143,7 @@ class Pipeline:
             lambda: otlp_queue.series(queue),
             self._health.series,
             self._journal.series,
+            memory.series,
             process_usage.series,
             *([self._store.series] if self._store else []),
         ):

@@ -18,6 +18,7 @@ from enricher._native import Entry, EvidenceIndex, MalformedLog, Queue
 from enricher.join.hold import Held, Hold, Known
 from enricher.join.joiner import Joined, Joiner, OpenUntil
 from enricher.join.methods.method import Request, Window
+from enricher.otlp.memory import MemoryLimit
 from enricher.otlp.queue import JOIN_BYTES
 from enricher.otlp.transport import StatusCode
 from enricher.recording.entries import Decision, Verdict
@@ -68,8 +69,9 @@ class Policy:
         joiner: Joiner,
         queue: Queue,
         journal: Journal,
-        store: "DurableQueue | None" = None,
         *,
+        memory: MemoryLimit | None = None,
+        store: "DurableQueue | None" = None,
         tail_ns: int,
         threshold_ns: int,
         max_body_bytes: int,
@@ -78,6 +80,7 @@ class Policy:
         self._index = index
         self._joiner = joiner
         self._queue = queue
+        self._memory = memory
         self._store = store
         self._tail_ns = tail_ns
         self._threshold_ns = threshold_ns
@@ -201,6 +204,8 @@ class Policy:
                 self._store.recover(self._queue.restore)
         if self._questions:
             self._answer()
+        if self._memory:
+            self._memory.look()
 
     def _stored(self, entries: list[Entry]) -> list[Entry]:
         """Those that are safe now; all are answered."""

@@ -11,6 +11,7 @@ grpcio…           the same three with grpcio as the transport
 
 import json
 import os
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,7 +20,9 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from enricher._native import LogWriter
+from enricher.board import Board
 from enricher.config.load import load
+from enricher.workers import SLOTS
 from tests.e2e.testbed.processes import Program, free_port
 from tests.e2e.testbed.workload import Collector, Compression
 
@@ -157,19 +160,27 @@ def pipeline(
         LogWriter(writable, log_records)
         readable = os.open(f"/proc/self/fd/{writable}", os.O_RDONLY | os.O_CLOEXEC)
         stack.callback(os.close, readable)
+        _, board_fd = Board.make(SLOTS)
+        stack.callback(os.close, board_fd)
+        fds = [readable, board_fd]
+        command = [sys.executable, "-m", "enricher.pipeline", "--log-fd", str(readable), "--board-fd", str(board_fd)]
+        if kind.transport == "native":
+            listener = stack.enter_context(socket.create_server(("127.0.0.1", port), backlog=1024))
+            command += ["--listen", f"grpc={listener.fileno()}"]
+            fds.append(listener.fileno())
         program = stack.enter_context(
             Program(
                 "pipeline",
-                [sys.executable, "-m", "enricher.pipeline", "--log-fd", str(readable)],
+                command,
                 bench.directory / "pipeline.log",
                 # As the supervisor starts it.
                 environment=os.environ | {"MALLOC_ARENA_MAX": "2"},
                 cores=bench.cores.one,
-                pass_fds=[readable],
+                pass_fds=fds,
             )
         )
         program.feed(load(config, {}).to_json())
-        program.wait_listening(port)
+        program.wait_said("spans are taken")  # its socket listens from the beginning
         evidence = stack.enter_context(_evidence(bench, kind.work, writable)) if kind.work != "plain" else None
         yield Subject(port, program, evidence)
 

@@ -29,8 +29,7 @@ _SILENT_AFTER_S: Final = 0.25
 class CallThreads(ThreadPoolExecutor):
     """`usual` threads, and one more for each call that waits for its message, up to `most`.
 
-    Calls `at_every_turn` ten times a second. A ThreadPoolExecutor by name alone, as grpcio takes no other for a
-    single method.
+    A ThreadPoolExecutor by name alone, as grpcio takes no other for a single method.
     """
 
     def __init__(
@@ -40,7 +39,6 @@ class CallThreads(ThreadPoolExecutor):
         usual: int,
         most: int,
         message_timeout_s: float,
-        at_every_turn: Callable[[], object] = lambda: None,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(1, thread_name_prefix=name)
@@ -48,7 +46,6 @@ class CallThreads(ThreadPoolExecutor):
         self._usual = usual
         self._most = most
         self._message_timeout_s = message_timeout_s
-        self._at_every_turn = at_every_turn
         self._clock_s = clock_s
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._waiting: dict[grpc.ServicerContext, float] = {}  # since when; the oldest first
@@ -120,7 +117,6 @@ class CallThreads(ThreadPoolExecutor):
     def _watch(self) -> None:
         while not self._over.wait(_TURN_S):
             self._turn()
-            self._at_every_turn()
 
     def _turn(self) -> None:
         now_s = self._clock_s()

@@ -19,7 +19,6 @@ from enricher._native import Queue
 from enricher.config.values import split_endpoint
 from enricher.otlp.grpcio_calls import CallThreads
 from enricher.otlp.health_service import HealthService
-from enricher.otlp.memory import MemoryReturn
 from enricher.otlp.rpc_status import DETAILS_KEY, unavailable_with_retry_info
 from enricher.otlp.transport import EXPORT_METHOD, CannotListenError, Limits, Outcome, ServingStatus
 
@@ -46,7 +45,6 @@ class GrpcioReceiver:
             usual=limits.handler_threads,
             most=limits.max_handler_threads,
             message_timeout_s=limits.message_timeout_ns / 1e9,
-            at_every_turn=MemoryReturn().look,
         )
         self._health = HealthService(health)
         self._export = _Export(queue, limits, self._threads)

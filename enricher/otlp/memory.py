@@ -81,7 +81,7 @@ class Shedding(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class MemoryBounds:
     """In bytes of resident memory. Beyond `soft` what senders offer is refused for now, beyond `hard` evidence goes."""
 
     soft: int
@@ -97,7 +97,7 @@ class MemoryLimit:
 
     def __init__(
         self,
-        limits: Limits,
+        bounds: MemoryBounds,
         queue: Refusing,
         evidence: Shedding,
         retention_ns: int,
@@ -108,7 +108,7 @@ class MemoryLimit:
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         """`waiting`: requests in the queue."""
-        self._limits = limits
+        self._bounds = bounds
         self._queue = queue
         self._evidence = evidence
         self._retention_ns = retention_ns
@@ -130,18 +130,17 @@ class MemoryLimit:
         self._next_s = now_s + _LIMIT_INTERVAL_S
         self._memory.look()
         self._resident = self._resident_bytes()
-        if self._resident > self._limits.soft and not self._refusing:
+        if self._resident > self._bounds.soft and not self._refusing:
             self._resident = self._memory.give_back()  # most of it may be free
-        if self._resident > self._limits.hard:
+        if self._resident > self._bounds.hard:
             self._shed()
-        elif self._resident <= self._limits.soft:
+        elif self._resident <= self._bounds.soft:
             self._keep_ns = self._retention_ns
-        self._refuse(self._resident > self._limits.soft and self._waiting() > 0)
+        self._refuse(self._resident > self._bounds.soft and self._waiting() > 0)
 
     def series(self) -> Iterator[Series]:
         """For the metrics."""
-        yield Series.gauge("process_resident_bytes", "resident memory of this process", self._resident)
-        yield Series.gauge("process_memory_limit_bytes", "beyond it, the oldest evidence goes", self._limits.hard)
+        yield Series.gauge("process_memory_limit_bytes", "beyond it, the oldest evidence goes", self._bounds.hard)
         yield Series.gauge("receiver_refusing", "1 while spans are refused as memory is short", float(self._refusing))
 
     def _shed(self) -> None:
@@ -154,7 +153,7 @@ class MemoryLimit:
             kept_s=self._keep_ns / 1e9,
             resident_mib=before >> 20,
             then_mib=self._resident >> 20,
-            limit_mib=self._limits.hard >> 20,
+            limit_mib=self._bounds.hard >> 20,
         )
 
     def _refuse(self, refusing: bool) -> None:
@@ -164,7 +163,7 @@ class MemoryLimit:
         self._queue.refuse_new(refusing)
         if refusing:
             fix = "see what keeps the backend, or set service.memory.limit_mib higher"
-            resident, soft = self._resident >> 20, self._limits.soft >> 20
+            resident, soft = self._resident >> 20, self._bounds.soft >> 20
             self._log.warning("memory is short, spans are refused", resident_mib=resident, soft_mib=soft, fix=fix)
         else:
             self._log.info("spans are taken again", resident_mib=self._resident >> 20)

@@ -6,10 +6,6 @@ from typing import Final
 from enricher._native import Queue
 from enricher.telemetry.metrics import Series
 
-# Twice what 0.3 s of holding for tails takes at 400,000 spans/s of 560 bytes; with half of it a sender was told
-# to come back most of the time. Resident with the backend away and 320 requests of 4 MiB at once: 318 MiB.
-# It bounds what was accepted; what is on its way in is bounded by the receiver.
-MAX_QUEUE_BYTES: Final = 128 << 20
 # What came in the meantime is joined up to this size, and decided as one: that saves most of the cost of small
 # requests. Beyond it there is nothing left to gain, and a joined request is held as long as its last span.
 JOIN_BYTES: Final = 256 << 10

@@ -1,6 +1,6 @@
 """Memory is given back where there is some, and not all the time."""
 
-from enricher.otlp.memory import Limits, MemoryLimit, MemoryReturn, resident_bytes
+from enricher.otlp.memory import MemoryBounds, MemoryLimit, MemoryReturn, resident_bytes
 
 MIB = 1 << 20
 
@@ -66,7 +66,7 @@ class Limited:
         memory = MemoryReturn(resident_bytes=lambda: self.resident, clock_s=lambda: self.now_s)
         memory._trim = self.trim
         self.limit = MemoryLimit(
-            Limits(100 * MIB, 200 * MIB),
+            MemoryBounds(100 * MIB, 200 * MIB),
             self,
             self,
             30_000_000_000,
@@ -129,4 +129,8 @@ def test_the_limit_is_looked_at_ten_times_a_second() -> None:
     process.now_s += 0.09
     process.limit.look()
     assert not process.refusing
-    assert {series.name: series.values for series in process.limit.series()}["process_resident_bytes"] == {"": 50 * MIB}
+    process.now_s += 0.02
+    process.limit.look()
+    assert process.refusing
+    shown = {series.name: series.values[""] for series in process.limit.series()}
+    assert shown == {"process_memory_limit_bytes": 200 * MIB, "receiver_refusing": 1.0}

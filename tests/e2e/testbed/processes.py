@@ -72,6 +72,7 @@ class Program:
     ) -> None:
         self.name = name
         self.log = log
+        self._log_at = log.stat().st_size if log.exists() else 0
         with log.open("ab") as errors:
             self._process = subprocess.Popen(
                 [*pinned_to(cores), *command],
@@ -142,6 +143,15 @@ class Program:
             wait_until(listening, f"{self.name} listens on {port}", START_DEADLINE_S)
         except DeadlinePassedError as error:
             raise DeadlinePassedError(self.complaint(str(error))) from error
+
+    def wait_said(self, text: str) -> None:
+        """Until it has written this into its log."""
+
+        def said() -> bool:
+            assert self.status is None, self.complaint(f"has ended before it said {text!r}")
+            return text.encode() in self.log.read_bytes()[self._log_at :]
+
+        wait_until(said, f"{self.name} says {text!r}", START_DEADLINE_S)
 
     def finish(self) -> None:
         """Ends its standard input and waits: for programs that then end by themselves, with status 0."""
