@@ -7,8 +7,8 @@ use _native::compression::{self, Decoder, Encoding, Unusable};
 use _native::json::{from_protobuf, to_protobuf};
 use _native::protobuf::validate;
 use _native::schema::REQUEST;
-use _native::splice::{Patch, Plan};
-use _native::wire::{self, Scan};
+use _native::splice::{Edit, Plan};
+use _native::wire::{self, Extent};
 use bytes::Bytes;
 use serde_core::de::IgnoredAny;
 
@@ -29,34 +29,46 @@ pub fn scan(body: &[u8]) {
         assert_eq!((fields.start_unix_ns, fields.end_unix_ns), (span.start_unix_ns, span.end_unix_ns));
         assert_eq!(span.has_ids, fields.trace_id.len() == 16 && fields.span_id.len() == 8);
     }
-    assert_eq!(spliced(body, &scan, &[]), body);
+    assert_eq!(written(&Plan::new(body, &scan, &[]).expect("nothing changes")), body);
     let mut joined = wire::scan(body).expect("as before");
     joined.append(&scan, body.len() as u32);
     assert_eq!(wire::scan(&[body, body].concat()), Ok(joined));
 }
 
-/// Chosen spans get attributes at their ends; nothing else changes. The first eight bytes choose, the next how much.
+/// Chosen spans get attributes at their ends, others are dropped; nothing else changes. The first eight bytes choose, the
+/// next is how much.
 pub fn splice(data: &[u8]) {
     let Some((choice, [size, body @ ..])) = data.split_first_chunk() else { return };
     let Ok(before) = wire::scan(body) else { return };
-    let choice = u64::from_le_bytes(*choice);
     let mut run = vec![];
     push_attribute("ebpf.observed", &Value::Bool(true), &mut run);
     push_attribute("ebpf.syscall.peer", &Value::Text(&"x".repeat(usize::from(*size) * 80)), &mut run);
-    let is_chosen = |ordinal: usize| choice >> (ordinal % 64) & 1 == 1;
-    let ordinals = (0..before.spans.len()).filter(|ordinal| is_chosen(*ordinal));
-    let patches: Vec<Patch> = ordinals.map(|ordinal| Patch { ordinal, run: &run }).collect();
-    let result = spliced(body, &before, &patches);
+    let choice = u64::from_le_bytes(*choice);
+    let chosen = |bits: u64| move |ordinal: &usize| bits >> (ordinal % 64) & 1 == 1;
+    let (is_longer, is_dropped) =
+        (chosen(choice), chosen(if size % 2 == 1 { choice.rotate_left(32) } else { 0 }));
+    let edits = (0..before.spans.len()).filter_map(|ordinal| {
+        let end = before.spans[ordinal].extent.end;
+        let longer = Edit::Change { from: end, to: end, put: &[], run: &run };
+        let edit =
+            if is_dropped(&ordinal) { Some(Edit::Drop) } else { is_longer(&ordinal).then_some(longer) };
+        edit.map(|edit| (ordinal, edit))
+    });
+    let result = written(&Plan::of_edits(body, &before, edits, 0).expect("ordinals ascend"));
     let after = wire::scan(&result).expect("what was valid stays valid");
     assert_eq!(validate(&result, &REQUEST, 0), Ok(()));
-    assert_eq!((after.spans.len(), after.scopes.len()), (before.spans.len(), before.scopes.len()));
-    for (ordinal, (was, is)) in before.spans.iter().zip(&after.spans).enumerate() {
-        let was = &body[was.extent.start as usize..was.extent.end as usize];
-        let is = &result[is.extent.start as usize..is.extent.end as usize];
-        let added = is.strip_prefix(was).expect("what was there stays");
-        assert_eq!(added, if is_chosen(ordinal) { &run[..] } else { &[] });
-        assert_eq!(before.fields(body, ordinal), after.fields(&result, ordinal));
+    let kept: Vec<usize> = (0..before.spans.len()).filter(|ordinal| !is_dropped(ordinal)).collect();
+    assert_eq!(after.spans.len(), kept.len());
+    for (is, was) in kept.into_iter().enumerate() {
+        assert_eq!(before.fields(body, was), after.fields(&result, is));
+        let added =
+            within(&result, after.spans[is].extent).strip_prefix(within(body, before.spans[was].extent));
+        assert_eq!(added, Some(if is_longer(&was) { &run[..] } else { &[] }));
     }
+}
+
+fn within(body: &[u8], extent: Extent) -> &[u8] {
+    &body[extent.start as usize..extent.end as usize]
 }
 
 /// What is taken as JSON is JSON, and a valid request within the limit; what is refused says so in few words.
@@ -126,8 +138,7 @@ fn in_steps(encoding: Encoding, encoded: &[u8], limit: usize, step: usize) -> Re
     Ok(decoder.into_decoded())
 }
 
-fn spliced(body: &[u8], scan: &Scan, patches: &[Patch]) -> Vec<u8> {
-    let plan = Plan::new(body, scan, patches).expect("ordinals ascend");
+fn written(plan: &Plan) -> Vec<u8> {
     let mut out = vec![MaybeUninit::new(0xaa); plan.size()];
     plan.write(&mut out);
     // SAFETY: all of it was initialised above.
