@@ -184,6 +184,12 @@ def _queue(settings: Settings) -> Iterator[Problem]:
                 f"the receiver takes requests of {settings.max_recv_bytes >> 20} MiB, which never fit into a queue of "
                 f"{queue.queue_size_mib}; raise this, or lower that",
             )
+        if queue.storage and queue.storage.max_bytes < 2 * settings.max_recv_bytes:
+            yield Problem(
+                (*path, "sending_queue", "storage", "max_size_mib"),
+                f"the receiver takes requests of {settings.max_recv_bytes >> 20} MiB, and the file needs room for two; "
+                "raise this, or lower that",
+            )
         if queue.storage and settings.receivers.otlp.ack == "on_forward":
             yield Problem(
                 (*path, "sending_queue", "storage"),

@@ -66,10 +66,11 @@ class Entry(Protocol):
         """Of the body."""
 
     @property
-    def body(self) -> bytes | None:
-        """A copy. None: it is not in memory."""
+    def body(self) -> bytes:
+        """A copy. Not to be asked for while it is not in memory."""
 
-    def replace_body(self, body: bytes | None, /) -> None: ...
+    def replace_body(self, body: bytes | None, /) -> None:
+        """None: it leaves memory."""
 
 
 E = TypeVar("E", bound=Entry)
@@ -295,7 +296,7 @@ class DurableQueue:
 
     def _append(self, block: Sequence[Entry]) -> bool:
         rows = [
-            Kept(number, entry.spans, decided=False, body=entry.body or b"")
+            Kept(number, entry.spans, decided=False, body=entry.body)
             for number, entry in enumerate(block, start=self._next_id)
         ]
         with self._lock:
@@ -344,7 +345,7 @@ class DurableQueue:
         self._sending, self._removed = [], []
 
     def _drop(self, block: Sequence[Entry]) -> bool:
-        rows = [Kept(entry.id, entry.spans, decided=True, body=entry.body or b"") for entry in block]
+        rows = [Kept(entry.id, entry.spans, decided=True, body=entry.body) for entry in block]
         try:
             self._with_reserve(lambda file: file.replace(rows), again=False)
         except StorageError as error:  # then they stay in memory

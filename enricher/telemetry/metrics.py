@@ -3,6 +3,9 @@
     receiver_accepted_spans = exporter_sent_spans + exporter_send_failed_spans + exporter_queue_spans
                               + sampling_sampled_out_spans
 
+With a durable queue exporter_storage_recovered_spans stand on the left, too, and exporter_enqueue_failed_spans on the
+right.
+
 Only counting is here; `exposition` writes it for Prometheus, `push` sends it as OTLP.
 """
 

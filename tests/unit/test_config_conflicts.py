@@ -70,6 +70,10 @@ CONFLICTS = [
     ("receivers: {otlp: {ack: on_forward}}\nexporters: {otlp_grpc: {sending_queue: {storage: {directory: /q}}}}",
      f"{OTLP}.sending_queue.storage",
      "with ack: on_forward the senders keep what is not delivered; leave one of the two out"),
+    (("receivers: {otlp: {protocols: {grpc: {max_recv_msg_size_mib: 40}}}}\n"
+      "exporters: {otlp_grpc: {sending_queue: {storage: {directory: /q, max_size_mib: 64}}}}"),
+     f"{OTLP}.sending_queue.storage.max_size_mib",
+     "the receiver takes requests of 40 MiB, and the file needs room for two; raise this, or lower that"),
     ("exporters: {otlp_http: {retry_on_failure: {max_elapsed_time: 1s}}}",
      f"{OVER_HTTP}.retry_on_failure.max_elapsed_time",
      "1s is shorter than initial_interval, 5s: nothing would ever be tried again"),
