@@ -1,6 +1,6 @@
 //! Writes to a connection of HTTP/2, gathered. The codec writes and flushes each frame of 16 KiB by itself, and each
-//! such write is a packet, a wake-up of the reader and, on the loopback, the whole of its way up to there: 18 of them
-//! cost 2.5 times what one write of the same bytes costs, the copy included.
+//! such write is a packet, a wake-up of the reader and, on the loopback, the whole of its way up to there. A request of
+//! 280 KiB costs 300 µs of CPU time with this and 345 without, the copy included (medians of four rounds by turns).
 //!
 //! So a flush after a write only asks to be polled again; the flush that then comes with nothing written before it is
 //! the end of what there was to write, and is carried out.
