@@ -16,6 +16,7 @@ pub mod connection;
 pub mod cors;
 pub mod counters;
 pub mod files;
+pub mod gathered;
 pub mod grpc;
 pub mod health;
 pub mod http;
