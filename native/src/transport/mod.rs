@@ -6,6 +6,7 @@
 pub mod admission;
 pub mod answer;
 pub mod auth;
+pub mod authority;
 pub mod callbacks;
 pub mod client;
 pub mod client_connect;
