@@ -106,9 +106,9 @@ class Board:
         """The latest note; None if there never was one. Never one before another that was read already."""
         note = None
         for _ in range(_TRIES):
-            begun = self.number(slot)  # of which the last may not be whole, and the one before is
             note = self._latest(slot)
-            if begun == 0 or (note and note.number >= begun - 1):
+            # One more may be under way. Of two more the first was there already, unless it came while this was read.
+            if self.number(slot) <= (note.number + 1 if note else 0):
                 break
         return note
 

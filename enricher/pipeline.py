@@ -50,6 +50,7 @@ from enricher.workers import State
 if TYPE_CHECKING:
     from enricher.listening import Kind
     from enricher.otlp.durable import DurableQueue
+    from enricher.telemetry.push import Push
 
 # At 34,000 spans a second, the most measured for one service, these are the span ends of eight seconds, longer
 # than an SDK keeps a span before it exports it (5 s by default).
@@ -62,6 +63,12 @@ LAZY_MODULES = (
     "encodings.ascii",
     "encodings.idna",
     "encodings.latin_1",
+    "opentelemetry.proto.collector.trace.v1.trace_service_pb2",
+)
+# Of that transport alone.
+GRPCIO_MODULES = (
+    "concurrent.futures.thread",
+    "enricher.otlp.grpcio_receiver",
     "google.rpc.error_details_pb2",
     "google.rpc.status_pb2",
     "grpc._channel",
@@ -70,8 +77,9 @@ LAZY_MODULES = (
     "grpc._simple_stubs",
     "grpc._utilities",
     "grpc_health.v1.health_pb2",
-    "opentelemetry.proto.collector.trace.v1.trace_service_pb2",
 )
+# Where metrics are pushed.
+PUSH_MODULES = ("enricher.telemetry.otlp_metrics", "enricher.telemetry.push")
 
 
 class Pipeline:
@@ -95,12 +103,13 @@ class Pipeline:
         self._exporter = assembly.exporter(exporter, settings.service.transport, line)
         index = EvidenceIndex(log_fd, ebpf.retention_ns, MAX_WAITS, MAX_SPAN_ENDS)
         enriching = settings.ebpf is not None  # without the processor, requests only pass through
+        self._sampler = Sampler(settings.sampling, live) if settings.sampling else None
         joiner = assembled(
             index,
             enriching=enriching,
             stamp_all=ebpf.stamp == "all",
             host=os.uname().nodename,
-            sampler=Sampler(settings.sampling, live) if settings.sampling else None,
+            sampler=self._sampler,
         )
         self._journal = Journal(index, recorder)
         memory = MemoryLimit(
@@ -148,6 +157,7 @@ class Pipeline:
             *([self._store.series] if self._store else []),
         ):
             metrics.add_source(source)
+        self._push = _push(settings, metrics, place.worker)
 
     def start(self) -> int:
         """From the backend's end to the sender's, so that what comes in can go out. Returns the receiver's port.
@@ -159,6 +169,8 @@ class Pipeline:
         self._beat.start()
         for receiver in self._receivers:
             receiver.start()
+        if self._push:
+            self._push.start()
         self._beat.tell(State.SERVING)
         return self._receivers[0].port
 
@@ -172,6 +184,8 @@ class Pipeline:
         self._exporter.stop(EXPORTER_GRACE_S)
         if self._store:
             self._store.close()
+        if self._push:
+            self._push.stop()
         self._beat.stop()
 
     @property
@@ -180,13 +194,14 @@ class Pipeline:
         return not any(self._problems())
 
     def spans(self) -> dict[str, int]:
-        """What has become of them so far."""
+        """What has become of them so far: those accepted are sent, failed, sampled out or queued."""
         now = self._queue.statistics()
         return {
             "accepted_spans": now["accepted_spans"],
             "sent_spans": self._metrics.exporter_sent_spans.total(),
             "failed_spans": self._metrics.exporter_send_failed_spans.total(),
-            "queued_spans": now["spans"],
+            "sampled_out_spans": self._sampler.sampled_out if self._sampler else 0,
+            "queued_spans": now["spans"],  # of a queue on disk they are still there
         }
 
     def _problems(self) -> Iterator[str]:
@@ -277,6 +292,18 @@ def _store(exporter: Exporter, worker: int, workers: int) -> "DurableQueue | Non
     )
 
 
+def _push(settings: Settings, metrics: Metrics, worker: int) -> "Push | None":
+    """Raises CannotSendError."""
+    wanted = settings.service.telemetry.metrics.otlp
+    if wanted is None:
+        return None
+    from enricher.telemetry.push import push
+
+    made = push(wanted, metrics.series, worker, installed_version())
+    metrics.add_source(made.series)
+    return made
+
+
 def _destination(settings: Settings) -> str:
     exporter = settings.exporter
     return exporter.endpoint if isinstance(exporter, OtlpExporter) else settings.service.pipelines.traces.exporters[0]
@@ -290,8 +317,11 @@ def preload(settings: Settings) -> None:
     causes.registry()
     storage = ("enricher.otlp.durable",) if _storage(settings.exporter) else ()
     control = MESSAGE_MODULES if settings.service.control else ()
+    push = PUSH_MODULES if settings.service.telemetry.metrics.otlp else ()
     exporter = assembly.module_of(settings.exporter, settings.service.transport)
-    for module in (*LAZY_MODULES, exporter, *storage, *control):
+    grpcio = GRPCIO_MODULES if settings.service.transport == "grpcio" else ()
+    installed_version()  # it stands beside the modules
+    for module in (*LAZY_MODULES, exporter, *grpcio, *storage, *control, *push):
         importlib.import_module(module)
 
 

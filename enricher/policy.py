@@ -93,6 +93,7 @@ class Policy:
         self._first_times = FirstTimes()
         self._log = get_logger()
         self._held_s = Histogram("join_hold_seconds", "time that a request was held until decided", HOLD_BOUNDS_S, "s")
+        self._log_lag = 0  # records
         self._end_at_ns = 0
         self._failed_decisions = 0
         self._too_large = 0
@@ -133,15 +134,11 @@ class Policy:
         """For the metrics."""
         tally = self._joiner.tally
         yield Series("join_matched_spans", "counter", "spans whose identity was found", "method", dict(tally.matched))
+        unmatched = {"evidence_missed": tally.missed, "no_evidence": tally.unmatched - tally.missed}
+        yield Series("join_unmatched_spans", "counter", "spans whose identity was not found", "reason", unmatched)
         for name, meaning, value in (
-            (
-                "join_unmatched_spans",
-                "spans whose identity was not found",
-                tally.unmatched,
-            ),
             ("join_enriched_spans", "spans that left with a claim", tally.enriched),
             ("join_incomplete_spans", "spans that left with ebpf.complete=false", tally.incomplete),
-            ("join_missed_spans", "of these, spans that evidence was missed of and nothing found", tally.missed),
             (
                 "join_too_large",
                 "requests forwarded untouched as claims would have made them too large",
@@ -154,6 +151,12 @@ class Policy:
         yield Series.gauge("join_held_requests", "requests that wait for evidence", len(self._hold))
         if self._joiner.sampler:
             yield from self._joiner.sampler.series()
+        # How far behind the kernel all this is, by the rings and by the log.
+        lag_ns = max(0, self._clock_ns() - self._index.watermark_ns) if self._index.watermark_ns else 0
+        meaning = "time since the last moment of which all evidence is known; 0 where there is none yet"
+        yield Series.gauge("evidence_lag_seconds", meaning, lag_ns / 1e9, "s")
+        meaning = "records that the last look into the evidence log found new, of those that have room in it"
+        yield Series.gauge("evidence_log_lag_records", meaning, self._log_lag)
         for name, value in self._index.statistics().items():
             yield Series.gauge(f"evidence_{name}", "of the evidence index", value)
 
@@ -246,7 +249,7 @@ class Policy:
         monotonic_ns, realtime_ns = self._clocks()
         self._index.sample_clock(monotonic_ns, realtime_ns)
         try:
-            self._index.poll()
+            self._log_lag = self._index.poll()
         except MalformedLog as error:  # then there are no more heartbeats: spans pass untouched
             if self._first_times(type(error)):
                 self._log.error("the evidence log cannot be read", error=error)

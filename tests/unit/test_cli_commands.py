@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -149,14 +150,17 @@ class TestRun:
     ) -> None:
         handed: list[Settings] = []
 
-        def supervise(settings: Settings) -> int:
+        def supervise(settings: Settings, read_again: Callable[[], Settings]) -> int:
             handed.append(settings)
+            config_file(tmp_path, "processors: {ebpf: {stamp: evidence}}\n")
+            handed.append(read_again())
             return 3
 
         monkeypatch.setattr("enricher.supervisor.supervise", supervise)
         file = config_file(tmp_path, "processors: {ebpf: {stamp: all}}\n")
         assert run("run", "--config", file).exit_code == 3
-        assert handed == [load(Path(file), {})]
+        assert [settings.processors.ebpf.stamp for settings in handed] == ["all", "evidence"]
+        assert handed[1] == load(Path(file), {})
 
     def test_a_bad_configuration_starts_nothing(self, tmp_path: Path) -> None:
         result = run_process("run", "--config", config_file(tmp_path, BAD))

@@ -2,6 +2,9 @@
 
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 SCRIPT = """
 import importlib.abc
@@ -33,7 +36,7 @@ def settings(exporter):
     port = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"} if exporter == "otlp_grpc" else {}
     text = (
         "receivers: {otlp: {protocols: {grpc: {endpoint: '127.0.0.1:0'}}}}\\n"
-        "service: {telemetry: {metrics: {address: '127.0.0.1:0'}}}\\n"
+        "service: {transport: " + sys.argv[2] + ", telemetry: {metrics: {address: '127.0.0.1:0'}}}\\n"
     )
     if exporter == "otlp_grpc":
         text += "exporters: {otlp_grpc: {sending_queue: {queue_size: 1}}}\\n"
@@ -53,7 +56,6 @@ def request():
 
 
 def answers(port):
-    # What the client needs is not the pipeline's: it is imported before the recorder is there.
     found = []
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         for body in (b"\\xff", *[request()] * 5):
@@ -74,6 +76,8 @@ def use(exporter):
     for listener in (grpc_socket, pages):
         listener.setblocking(False)
     listening = {"grpc": [grpc_socket], "pages": [pages]}
+    if sys.argv[2] == "grpcio":
+        listening.pop("grpc")[0].close()
     running = pipeline.Pipeline(chosen[exporter], fd, Place.alone(listening))
     port = running.start()
     said = answers(port)
@@ -87,6 +91,8 @@ def use(exporter):
 chosen = {name: settings(name) for name in ("otlp_grpc", "terminal")}
 for exporter in chosen.values():
     pipeline.preload(exporter)
+with grpc.insecure_channel("127.0.0.1:1") as channel:  # what the client of this test needs is not the pipeline's
+    channel.unary_unary(EXPORT)
 
 sys.meta_path.insert(0, Recorder())
 said = use("otlp_grpc"), use("terminal")
@@ -96,9 +102,14 @@ print(sorted(set(late)))
 """
 
 
-def test_nothing_is_imported_once_the_pipeline_runs(tmp_path: object) -> None:
+@pytest.mark.parametrize("transport", ["native", "grpcio"])
+def test_nothing_is_imported_once_the_pipeline_runs(tmp_path: Path, transport: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", SCRIPT, str(tmp_path), transport],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]", done.stdout

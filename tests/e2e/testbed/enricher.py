@@ -63,7 +63,7 @@ class Enricher(Program):
         recording: Path | None = None,
         record_options: Sequence[str] = (),
     ) -> None:
-        """It sends to `to_port` over gRPC, with the keys of `exporter`; or as `exporters` says, the whole section.
+        """It sends spans to `to_port` over gRPC, with the keys of `exporter`; or as the section `exporters` says.
 
         `http`: it also takes spans over HTTP, on `http_port`.
         """
