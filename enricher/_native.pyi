@@ -729,6 +729,11 @@ class EvidenceIndex:
     def process(self, tgid: int) -> tuple[int, int] | None:
         """Since when it is watched, and its PROCESS_* flags; None if it is not."""
 
+    def missed(self, request: Request, ordinals: list[int], tgids: tuple[int, ...], tick_ns: int) -> list[int]:
+        """Those of the spans of which something may have been missed, if they were of one of these processes: evidence
+        was lost in their time, or the process ran then and was not watched yet. `tick_ns`: the unit of `start_ticks`.
+        Raises IndexError."""
+
     def lost(self, start_ns: int, end_ns: int, tgid: int) -> bool:
         """Whether evidence of this process (0: of any) between these times was lost, is so old that it may have been
         forgotten, or is not all here yet."""

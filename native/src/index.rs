@@ -354,6 +354,25 @@ impl Index {
             .max(self.unprobed.forgotten_until_ns())
     }
 
+    /// Whether something of a span with these times may have been missed, if it was of this process: some was
+    /// lost, or the process ran and was not watched yet. `tick_ns`: the unit of `start_ticks`.
+    pub fn misses(&self, tgid: u32, start_ns: u64, end_ns: u64, tick_ns: u64) -> bool {
+        let Some(process) = self.processes.get(&tgid) else { return false };
+        if process.since_ns <= start_ns {
+            return self.is_not_all_known(start_ns, end_ns, tgid);
+        }
+        // Otherwise another process, that has the same resource or, later, the same pid.
+        (1..=start_ns).contains(&process.identity.start_ticks.saturating_mul(tick_ns))
+    }
+
+    /// Whether evidence of this process (0: of any) between the two times was lost, may have been forgotten, or
+    /// is not all here yet.
+    pub fn is_not_all_known(&self, start_ns: u64, end_ns: u64, tgid: u32) -> bool {
+        start_ns < self.forgotten_until_ns()
+            || end_ns > self.watermark_ns
+            || self.lost(start_ns, end_ns, tgid)
+    }
+
     /// Whether evidence of this process (0: of any) between the two times was lost.
     pub fn lost(&self, start_ns: u64, end_ns: u64, tgid: u32) -> bool {
         let unfinished = self.lost_since_ns.is_some_and(|since_ns| since_ns <= end_ns);

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from enricher._native import EvidenceIndex, WatchedProcess
-from enricher.join.blocked import KernelSpan
 from enricher.join.methods.method import Request, Window
 
 RESOURCES_KEPT = 256
@@ -141,19 +140,8 @@ class Origins:
             candidates = self.of(request, ordinals[0]).candidates
             if not candidates:
                 continue
-            for ordinal in wanted.intersection(ordinals):
-                times = KernelSpan.of(request.spans[ordinal], self._index)
-                if any(self._misses(tgid, times) for tgid in candidates):
-                    yield ordinal
-
-    def _misses(self, tgid: int, times: KernelSpan) -> bool:
-        process = self.process(tgid)
-        if process is None:
-            return False
-        if process.since_ns <= times.start_ns:
-            return self._index.lost(times.start_ns, times.end_ns, tgid)
-        # Not watched yet; or another process that has the same resource or, later, the same pid.
-        return 0 < process.start_ticks * _TICK_NS <= times.start_ns
+            untied_here = [ordinal for ordinal in ordinals if ordinal in wanted]
+            yield from self._index.missed(request.scanned, untied_here, candidates, _TICK_NS)
 
     def _now(self) -> dict[int, WatchedProcess]:
         if self._processes_of_ns != self._index.watermark_ns:

@@ -553,9 +553,29 @@ impl EvidenceIndex {
     }
 
     fn lost(&self, start_ns: u64, end_ns: u64, tgid: u32) -> bool {
-        start_ns < self.index.forgotten_until_ns()
-            || end_ns > self.index.watermark_ns
-            || self.index.lost(start_ns, end_ns, tgid)
+        self.index.is_not_all_known(start_ns, end_ns, tgid)
+    }
+
+    fn missed(
+        &self,
+        request: &Request,
+        ordinals: Vec<usize>,
+        tgids: Vec<u32>,
+        tick_ns: u64,
+    ) -> PyResult<Vec<usize>> {
+        let mut missed = Vec::new();
+        for ordinal in ordinals {
+            let Some(span) = request.scan.spans.get(ordinal) else {
+                return Err(PyIndexError::new_err("there is no such span"));
+            };
+            // The end lies its duration after the start: SDKs take durations of a clock that nobody sets.
+            let start_ns = self.index.clock.kernel_time_ns(span.start_unix_ns);
+            let end_ns = start_ns.saturating_add(span.end_unix_ns.saturating_sub(span.start_unix_ns));
+            if tgids.iter().any(|tgid| self.index.misses(*tgid, start_ns, end_ns, tick_ns)) {
+                missed.push(ordinal);
+            }
+        }
+        Ok(missed)
     }
 
     fn statistics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
