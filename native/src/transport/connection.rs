@@ -102,7 +102,7 @@ pub async fn serve(socket: Socket, peer: Peer, service: Arc<Service>) {
             async move { Ok::<_, Infallible>(answer(request, &service, &peer, call).await) }
         })
     };
-    let io = TokioIo::new(Stream::new(layers, read.clone()));
+    let io = TokioIo::new(Stream::new(layers, shared.clone(), read.clone()));
     let watched =
         Watched { calls, read, least_bytes: if is_http2 { PREFACE_BYTES } else { 1 }, shared, ending };
     if is_http2 {
