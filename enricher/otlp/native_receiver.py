@@ -6,7 +6,7 @@ again, how well the pipeline is: should this program hang, nobody says so, and t
 
 import resource
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Event, Thread
@@ -14,7 +14,6 @@ from typing import Final, Literal
 
 from enricher._native import Queue, Server
 from enricher._native import ServerTls as NativeTls
-from enricher.config.model import Settings
 from enricher.config.model.receivers import Cors
 from enricher.config.model.security import BearerAuth, ServerTls
 from enricher.errors import EnricherError
@@ -212,36 +211,6 @@ _MEANINGS: Final = {
     "reloads": "times that certificates or tokens were read again",
     "failed_reloads": "times that new certificates or tokens were unfit",
 }
-
-
-def of_spans(settings: Settings, sockets: Mapping[Kind, Sequence[socket.socket]]) -> list[Listening]:
-    """The endpoints that take spans, of those for which there are sockets."""
-    found = []
-    if settings.grpc and (opened := sockets.get("grpc")):
-        found.append(
-            Listening(
-                kind="grpc",
-                sockets=opened,
-                max_message_bytes=settings.grpc.max_recv_bytes,
-                max_connections=settings.grpc.max_connections,
-                tls=settings.grpc.tls,
-                auth=settings.grpc.auth,
-            )
-        )
-    if settings.http and (opened := sockets.get("http")):
-        found.append(
-            Listening(
-                kind="http",
-                sockets=opened,
-                max_message_bytes=settings.http.max_recv_bytes,
-                max_connections=settings.http.max_connections,
-                tls=settings.http.tls,
-                auth=settings.http.auth,
-                traces_path=settings.http.traces_url_path,
-                cors=settings.http.cors,
-            )
-        )
-    return found
 
 
 def _port(opened: socket.socket) -> int:

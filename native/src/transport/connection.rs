@@ -20,7 +20,7 @@ use super::authority::PlainAuthority;
 use super::listener::{Kind, Service};
 use super::reply::Reply;
 use super::server::Shared;
-use super::stream::{Socket, Stream};
+use super::stream::{Layers, Socket, Stream};
 use super::{grpc, http as otlp_http, pages, tls};
 
 /// What HTTP/2 begins with (RFC 9113, 3.4).
@@ -71,18 +71,18 @@ impl Drop for Call {
 /// Until it ends.
 pub async fn serve(socket: Socket, peer: Peer, service: Arc<Service>) {
     let read = Arc::new(AtomicU64::new(0));
-    let (stream, is_http2) = match &service.tls {
+    let (layers, is_http2) = match &service.tls {
         None if service.is_grpc() && matches!(socket, Socket::Unix(_)) => {
-            (Stream::PlainAuthority(PlainAuthority::new(socket), read.clone()), true)
+            (Layers::PlainAuthority(PlainAuthority::new(socket)), true)
         }
-        None => (Stream::Plain(socket, read.clone()), service.is_grpc()),
+        None => (Layers::Plain(socket), service.is_grpc()),
         Some(files) => {
             let acceptor = TlsAcceptor::from(files.current());
             match timeout(peer.shared.limits.handshake_timeout, acceptor.accept(socket)).await {
                 Ok(Ok(stream)) => {
                     let is_http2 =
                         service.is_grpc() || stream.get_ref().1.alpn_protocol() == Some(tls::HTTP2);
-                    (Stream::Tls(Box::new(stream), read.clone()), is_http2)
+                    (Layers::Tls(Box::new(stream)), is_http2)
                 }
                 Ok(Err(_)) | Err(_) => {
                     peer.shared.counters.tls_failures.add(1);
@@ -102,7 +102,7 @@ pub async fn serve(socket: Socket, peer: Peer, service: Arc<Service>) {
             async move { Ok::<_, Infallible>(answer(request, &service, &peer, call).await) }
         })
     };
-    let io = TokioIo::new(stream);
+    let io = TokioIo::new(Stream::new(layers, shared.clone(), read.clone()));
     let watched =
         Watched { calls, read, least_bytes: if is_http2 { PREFACE_BYTES } else { 1 }, shared, ending };
     if is_http2 {

@@ -9,6 +9,7 @@ use super::connection::Peer;
 use super::listener::{Service, Traces};
 use super::message::{self, Refused};
 use super::reply::{self, Reply};
+use super::server::Shared;
 use super::status::{self, refusal, CANCELLED, NOT_FOUND, UNAUTHENTICATED, UNIMPLEMENTED};
 use crate::compression::Encoding;
 use crate::json;
@@ -142,14 +143,17 @@ async fn content(
     let body = message::decoded(message, encoding, &peer.shared, limit).await?;
     match format {
         Format::Protobuf => Ok(body),
-        Format::Json => from_json(body, limit).await,
+        Format::Json => from_json(body, limit, &peer.shared).await,
     }
 }
 
-async fn from_json(body: Bytes, limit: usize) -> Result<Bytes, Refused> {
+async fn from_json(body: Bytes, limit: usize, shared: &Shared) -> Result<Bytes, Refused> {
     let read = if body.len() <= READ_AT_ONCE {
         json::to_protobuf(&body, limit)
     } else {
+        // What waits for its turn is bounded as what is still coming is; what is made of it is not longer.
+        let room = shared.under_way.begin();
+        room.takes(2 * body.len()).map_err(|_| Refused::no_room())?;
         let reading = tokio::task::spawn_blocking(move || json::to_protobuf(&body, limit));
         reading.await.map_err(|_| Refused::failed("the request could not be read"))?
     };

@@ -53,7 +53,7 @@ impl Refused {
         Self::new(Outcome::Failed, code::INTERNAL, message)
     }
 
-    fn no_room() -> Self {
+    pub fn no_room() -> Self {
         let mut refused = Self::new(Outcome::Busy, code::UNAVAILABLE, "too many requests are on their way");
         refused.answer.retry_after_ns = Some(RETRY_DELAY_NS);
         refused
