@@ -4,7 +4,7 @@ import argparse
 import subprocess
 import sys
 
-NAMES = ("wire", "durable", "idle_memory", "pipeline", "service_overhead")
+NAMES = ("wire", "sending", "durable", "idle_memory", "pipeline", "service_overhead")
 
 
 def main() -> int:

@@ -129,6 +129,8 @@ class Pipeline:
             tail_ns=ebpf.tail_window_ns,
             threshold_ns=ebpf.blocked_threshold_ns,
             max_body_bytes=settings.max_recv_bytes,
+            # The backend's answer is that of one sender, where it is the sender's.
+            join_bytes=0 if on_forward else otlp_queue.JOIN_BYTES,
         )
         self._parts: Mapping[str, Callable[[], bool]] = {
             "policy": lambda: self._policy.working,

@@ -75,6 +75,7 @@ class Policy:
         tail_ns: int,
         threshold_ns: int,
         max_body_bytes: int,
+        join_bytes: int = JOIN_BYTES,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._index = index
@@ -85,6 +86,7 @@ class Policy:
         self._tail_ns = tail_ns
         self._threshold_ns = threshold_ns
         self._max_body_bytes = max_body_bytes
+        self._join_bytes = join_bytes
         self._clock_ns = clock_ns
         self._journal = journal
         self._numbers = itertools.count(1)
@@ -171,7 +173,7 @@ class Policy:
 
     def _turn(self, patience_s: float) -> None:
         """Waits for so long at most for something new."""
-        entries = self._queue.take_new(patience_s, JOIN_BYTES if self._journal.joins else 0)
+        entries = self._queue.take_new(patience_s, self._join_bytes if self._journal.joins else 0)
         self._poll()
         if sampler := self._joiner.sampler:
             sampler.refresh()

@@ -27,7 +27,7 @@ export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 # With a target of its own, build scripts and macros are not instrumented.
 (cd native && cargo build --package enricher-fuzz --release --quiet --locked --target "$host")
 
-[ $# -gt 0 ] || set -- decompress json_round_trip json_to_protobuf scan splice
+[ $# -gt 0 ] || set -- decompress json_round_trip json_to_protobuf sample scan splice
 for target in "$@"; do
     found="build/fuzz/found/$target"
     mkdir -p "$found"

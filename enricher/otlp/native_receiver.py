@@ -6,7 +6,7 @@ again, how well the pipeline is: should this program hang, nobody says so, and t
 
 import resource
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Event, Thread
@@ -14,6 +14,7 @@ from typing import Final, Literal
 
 from enricher._native import Queue, Server
 from enricher._native import ServerTls as NativeTls
+from enricher.config.model import Settings
 from enricher.config.model.receivers import Cors
 from enricher.config.model.security import BearerAuth, ServerTls
 from enricher.errors import EnricherError
@@ -25,7 +26,6 @@ from enricher.telemetry.metrics import Series
 
 SERVICES: Final = ("", TRACE_SERVICE, EVIDENCE_SERVICE)
 _HEALTH_EVERY_S: Final = 0.25
-_USUAL_RELOAD_NS: Final = 10_000_000_000
 # Beside connections: logs, evidence, backends.
 _OTHER_DESCRIPTORS: Final = 256
 
@@ -60,6 +60,7 @@ class Listening:
     max_connections: int = 4096
     tls: ServerTls | None = None
     auth: BearerAuth | None = None
+    token_reload_ns: int = 10_000_000_000  # how often a file of tokens is looked at
     traces_path: str = "/v1/traces"
     cors: Cors = field(default_factory=Cors)
     answer: Answer | None = None
@@ -157,7 +158,7 @@ class NativeReceiver:
                 tls=tls,
                 bearer_tokens=() if auth.bearer_token is None else (auth.bearer_token.encode(),),
                 bearer_token_file=auth.bearer_token_file,
-                reload_interval_ns=each.tls.reload_interval_ns if each.tls else _USUAL_RELOAD_NS,
+                reload_interval_ns=each.token_reload_ns,
                 traces_path=each.traces_path,
                 cors_origins=each.cors.allowed_origins,
                 cors_headers=each.cors.allowed_headers,
@@ -211,6 +212,36 @@ _MEANINGS: Final = {
     "reloads": "times that certificates or tokens were read again",
     "failed_reloads": "times that new certificates or tokens were unfit",
 }
+
+
+def of_spans(settings: Settings, sockets: Mapping[Kind, Sequence[socket.socket]]) -> list[Listening]:
+    """The endpoints that take spans, of those for which there are sockets."""
+    found = []
+    if settings.grpc and (opened := sockets.get("grpc")):
+        found.append(
+            Listening(
+                kind="grpc",
+                sockets=opened,
+                max_message_bytes=settings.grpc.max_recv_bytes,
+                max_connections=settings.grpc.max_connections,
+                tls=settings.grpc.tls,
+                auth=settings.grpc.auth,
+            )
+        )
+    if settings.http and (opened := sockets.get("http")):
+        found.append(
+            Listening(
+                kind="http",
+                sockets=opened,
+                max_message_bytes=settings.http.max_recv_bytes,
+                max_connections=settings.http.max_connections,
+                tls=settings.http.tls,
+                auth=settings.http.auth,
+                traces_path=settings.http.traces_url_path,
+                cors=settings.http.cors,
+            )
+        )
+    return found
 
 
 def _port(opened: socket.socket) -> int:

@@ -6,9 +6,10 @@ use _native::attributes::{push_attribute, Value};
 use _native::compression::{self, Decoder, Encoding, Unusable};
 use _native::json::{from_protobuf, to_protobuf};
 use _native::protobuf::validate;
+use _native::sampling::{self, Rule, NEVER};
 use _native::schema::REQUEST;
 use _native::splice::{Edit, Plan};
-use _native::wire::{self, Extent};
+use _native::wire::{self, Extent, Scan};
 use bytes::Bytes;
 use serde_core::de::IgnoredAny;
 
@@ -69,6 +70,48 @@ pub fn splice(data: &[u8]) {
 
 fn within(body: &[u8], extent: Extent) -> &[u8] {
     &body[extent.start as usize..extent.end as usize]
+}
+
+/// Spans that are sampled leave as many as is said, all valid, and sampling them again by the same rule changes nothing.
+/// The first eight bytes choose spans with evidence, the next eight are the threshold.
+pub fn sample(data: &[u8]) {
+    let Some((choice, rest)) = data.split_first_chunk() else { return };
+    let Some((threshold, body)) = rest.split_first_chunk() else { return };
+    let Ok(before) = wire::scan(body) else { return };
+    let (choice, threshold) = (u64::from_le_bytes(*choice), u64::from_le_bytes(*threshold) % (NEVER + 1));
+    let rule = Rule { threshold, slow_ns: choice >> 32, keep_errors: choice & 1 == 1 };
+    let is_chosen = |ordinal: usize| choice >> (ordinal % 64) & 1 == 1;
+    let evidence: Vec<usize> = (0..before.spans.len()).filter(|ordinal| is_chosen(*ordinal)).collect();
+    let (result, dropped) = sampled(body, &before, &rule, &evidence);
+    let after = wire::scan(&result).expect("what was valid stays valid");
+    assert_eq!(validate(&result, &REQUEST, 0), Ok(()));
+    assert_eq!(before.spans.len() - after.spans.len(), dropped.len());
+    let left = (0..before.spans.len()).filter(|ordinal| dropped.binary_search(ordinal).is_err());
+    let mut evidence_left = vec![];
+    for (is, was) in left.enumerate() {
+        let (old, new) = (before.fields(body, was), after.fields(&result, is));
+        assert_eq!(
+            (old.trace_id, old.span_id, old.status_code),
+            (new.trace_id, new.span_id, new.status_code)
+        );
+        if is_chosen(was) {
+            assert_eq!(old.trace_state, new.trace_state);
+            evidence_left.push(is);
+        }
+    }
+    let (again, dropped) = sampled(&result, &after, &rule, &evidence_left);
+    assert!(again == result && dropped.is_empty());
+}
+
+/// And the ordinals of those that were dropped.
+fn sampled(body: &[u8], scan: &Scan, rule: &Rule, evidence: &[usize]) -> (Vec<u8>, Vec<usize>) {
+    let decided = sampling::decide(body, scan, rule, evidence).expect("ordinals ascend");
+    let edits: Vec<(usize, Edit)> = decided.edits(scan, &[]).collect();
+    let dropped: Vec<usize> =
+        edits.iter().filter(|(_, edit)| *edit == Edit::Drop).map(|(ordinal, _)| *ordinal).collect();
+    assert_eq!(dropped.len(), decided.tally.sampled_out);
+    let plan = Plan::of_edits(body, scan, edits.into_iter(), 0).expect("it is far from 2 GiB");
+    (written(&plan), dropped)
 }
 
 /// What is taken as JSON is JSON, and a valid request within the limit; what is refused says so in few words.
@@ -133,7 +176,7 @@ pub fn decompress(data: &[u8]) {
 fn in_steps(encoding: Encoding, encoded: &[u8], limit: usize, step: usize) -> Result<Bytes, Unusable> {
     let mut decoder = Decoder::new(encoding, Bytes::copy_from_slice(encoded), limit)?;
     while !decoder.step(step)? {
-        assert!(decoder.capacity() <= 2 * limit + 64);
+        assert!(decoder.memory() <= 3 * limit + 65);
     }
     Ok(decoder.into_decoded())
 }

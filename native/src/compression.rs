@@ -118,9 +118,14 @@ impl Decoder {
         Ok(made < wanted)
     }
 
-    /// What the output takes in memory now.
-    pub fn capacity(&self) -> usize {
-        self.decoded.capacity()
+    /// What decoding takes in memory now.
+    pub fn memory(&self) -> usize {
+        let window = match &self.source {
+            // It keeps what it has made, as far as the sender may refer back to.
+            Source::Zstd(_) => self.decoded.len().min(1 << ZSTD_WINDOW_LOG),
+            _ => 0,
+        };
+        self.decoded.capacity() + window
     }
 
     pub fn into_decoded(self) -> Bytes {

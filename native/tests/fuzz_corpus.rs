@@ -22,6 +22,11 @@ fn decompress() {
 }
 
 #[test]
+fn sample() {
+    replay("sample", oracles::sample);
+}
+
+#[test]
 fn scan() {
     replay("scan", oracles::scan);
 }

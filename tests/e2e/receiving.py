@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Final, Literal
 
 import grpc
@@ -37,11 +36,8 @@ def opened(kind: Kind, endpoint: str = "127.0.0.1:0", **rest: object) -> tuple[L
     """What listens at `endpoint`, and its port."""
     listener = Listener(kind, endpoint, f"receivers.otlp.protocols.{kind}.endpoint")
     listener.open(1)
-    sockets = [found.dup() for [found] in listener._sockets]
-    port = listener.port
-    if not endpoint.startswith("unix:"):
-        listener.close()
-    return Listening(kind=kind, sockets=sockets, **rest), port
+    sockets = [found for [found] in listener._sockets]
+    return Listening(kind=kind, sockets=sockets, **rest), listener.port
 
 
 def receiver(transport: Transport, endpoint: str, queue: Queue, limits: Limits, status: Status) -> tuple[Receiver, int]:
@@ -151,7 +147,3 @@ def silent(port: int, method: str = EXPORT_METHOD, *, calls: int) -> Iterator[Se
             yield futures
         finally:
             over.set()
-
-
-def with_limits(**changes: int) -> Limits:
-    return replace(LIMITS, **changes)

@@ -131,6 +131,7 @@ def test_while_the_first_is_away_spans_go_to_the_next_and_return(
 WITHOUT_GRPC = """
 import sys, threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from enricher import pipeline  # as its process does
 from enricher._native import Queue
 from enricher.config.model import *
 from enricher.otlp.sending.assembly import Line, exporter, module_of

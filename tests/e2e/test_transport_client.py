@@ -140,6 +140,23 @@ def test_what_is_not_for_us_to_read_is_left_out(kind: str, body: bytes) -> None:
         assert send(sender) == Failure(StatusCode.INVALID_ARGUMENT, "HTTP status 400 Bad Request")
 
 
+def test_a_refusal_that_comes_before_all_is_sent_is_heard() -> None:
+    """As servers give it that do not read what is too large for them; Go's then waits for us to stop."""
+
+    def serve(connection: socket.socket) -> None:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += connection.recv(1000)
+        connection.sendall(b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(1 << 16):
+            pass
+
+    with RawServer(serve) as server, over_http(server.port) as sender:
+        answer = send(sender, request("a", padding=3_000_000))
+    assert answer == Failure(StatusCode.RESOURCE_EXHAUSTED, "HTTP status 413 Payload Too Large")
+
+
 def test_joined_requests_go_over_http_as_one_with_headers_on_one_connection() -> None:
     bodies = [request(str(number)) for number in range(5)]
     with (

@@ -83,7 +83,12 @@ impl Client {
         let protocols: &[&[u8]] = if protocol == Protocol::Grpc { &[b"h2"] } else { &[b"h2", b"http/1.1"] };
         let tls = settings.tls.map(|tls| Tls::new(tls, protocols)).transpose().map_err(|error| error.0)?;
         let tls = tls.map(Arc::new);
-        let connector = Connector::new(settings.endpoint, tls.clone(), settings.keepalive_timeout);
+        let connector = Connector::new(
+            settings.endpoint,
+            tls.clone(),
+            protocol == Protocol::Grpc,
+            settings.keepalive_timeout,
+        );
         uri(tls.is_some(), &connector.authority(), &path)?;
         let requests = legacy::Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())

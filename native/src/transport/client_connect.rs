@@ -21,6 +21,7 @@ use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
 use super::client_tls::{server_name, Tls};
+use super::gathered::Gathered;
 
 /// For all addresses of a name together. A backend that is away in a way that drops packets shall not take the
 /// whole time of a request, or the next one in order would get none of it.
@@ -64,18 +65,19 @@ pub struct Connector {
     endpoint: Endpoint,
     http: HttpConnector,
     tls: Option<Arc<Tls>>,
+    http2_only: bool,
     made: Arc<AtomicU64>,
 }
 
 impl Connector {
     /// `dead_after`: a connection of which nothing was acknowledged for so long is given up.
-    pub fn new(endpoint: Endpoint, tls: Option<Arc<Tls>>, dead_after: Duration) -> Self {
+    pub fn new(endpoint: Endpoint, tls: Option<Arc<Tls>>, http2_only: bool, dead_after: Duration) -> Self {
         let mut http = HttpConnector::new();
         http.enforce_http(false);
         http.set_nodelay(true);
         http.set_connect_timeout(Some(CONNECT_TIMEOUT));
         http.set_tcp_user_timeout(Some(dead_after));
-        Self { endpoint, http, tls, made: Arc::default() }
+        Self { endpoint, http, tls, http2_only, made: Arc::default() }
     }
 
     /// What requests are addressed to: the host of the endpoint, or the name that its certificate must have.
@@ -99,15 +101,18 @@ impl Connector {
             }
             Endpoint::Unix(path) => Box::new(UnixStream::connect(path).await?),
         };
-        let Some(tls) = &self.tls else {
-            self.made.fetch_add(1, Ordering::Relaxed);
-            return Ok(Stream { io: TokioIo::new(io), http2: false });
+        let (io, http2): (Box<dyn Io>, bool) = match &self.tls {
+            None => (io, self.http2_only),
+            Some(tls) => {
+                let name = server_name(tls.server_name().unwrap_or(self.endpoint.host()))?;
+                let io = TlsConnector::from(tls.config()).connect(name, io).await?;
+                let http2 = self.http2_only || io.get_ref().1.alpn_protocol() == Some(b"h2");
+                (Box::new(io), http2)
+            }
         };
-        let name = server_name(tls.server_name().unwrap_or(self.endpoint.host()))?;
-        let io = TlsConnector::from(tls.config()).connect(name, io).await?;
-        let http2 = io.get_ref().1.alpn_protocol() == Some(b"h2");
         self.made.fetch_add(1, Ordering::Relaxed);
-        Ok(Stream { io: TokioIo::new(Box::new(io)), http2 })
+        let io = if http2 { Box::new(Gathered::new(io)) } else { io };
+        Ok(Stream { io: TokioIo::new(io), http2 })
     }
 }
 

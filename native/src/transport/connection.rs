@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use super::authority::PlainAuthority;
 use super::listener::{Kind, Service};
 use super::reply::Reply;
 use super::server::Shared;
@@ -71,6 +72,9 @@ impl Drop for Call {
 pub async fn serve(socket: Socket, peer: Peer, service: Arc<Service>) {
     let read = Arc::new(AtomicU64::new(0));
     let (stream, is_http2) = match &service.tls {
+        None if service.is_grpc() && matches!(socket, Socket::Unix(_)) => {
+            (Stream::PlainAuthority(PlainAuthority::new(socket), read.clone()), true)
+        }
         None => (Stream::Plain(socket, read.clone()), service.is_grpc()),
         Some(files) => {
             let acceptor = TlsAcceptor::from(files.current());

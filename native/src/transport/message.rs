@@ -232,7 +232,7 @@ pub async fn decoded(
     let mut room = None;
     while !decoder.step(DECODED_AT_ONCE).map_err(refused)? {
         let coming = room.get_or_insert_with(|| shared.under_way.begin());
-        coming.takes(decoder.capacity()).map_err(|_| Refused::no_room())?;
+        coming.takes(decoder.memory()).map_err(|_| Refused::no_room())?;
         tokio::task::yield_now().await;
     }
     let bytes = decoder.into_decoded();

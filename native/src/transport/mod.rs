@@ -6,6 +6,7 @@
 pub mod admission;
 pub mod answer;
 pub mod auth;
+pub mod authority;
 pub mod callbacks;
 pub mod client;
 pub mod client_connect;
@@ -16,6 +17,7 @@ pub mod connection;
 pub mod cors;
 pub mod counters;
 pub mod files;
+pub mod gathered;
 pub mod grpc;
 pub mod health;
 pub mod http;

@@ -10,6 +10,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
+use super::authority::PlainAuthority;
+
 pub enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
@@ -17,12 +19,13 @@ pub enum Socket {
 
 pub enum Stream {
     Plain(Socket, Arc<AtomicU64>),
+    PlainAuthority(PlainAuthority<Socket>, Arc<AtomicU64>),
     Tls(Box<TlsStream<Socket>>, Arc<AtomicU64>),
 }
 
 impl Stream {
     fn counted(&self) -> &AtomicU64 {
-        let (Self::Plain(_, counted) | Self::Tls(_, counted)) = self;
+        let (Self::Plain(_, counted) | Self::PlainAuthority(_, counted) | Self::Tls(_, counted)) = self;
         counted
     }
 }
@@ -81,6 +84,7 @@ impl AsyncRead for Stream {
         let before = into.filled().len();
         let read = match &mut *self {
             Self::Plain(inner, _) => Pin::new(inner).poll_read(context, into),
+            Self::PlainAuthority(inner, _) => Pin::new(inner).poll_read(context, into),
             Self::Tls(inner, _) => Pin::new(inner).poll_read(context, into),
         };
         self.counted().fetch_add((into.filled().len() - before) as u64, Ordering::Relaxed);
@@ -92,6 +96,7 @@ impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(inner, _) => Pin::new(inner).poll_write(context, bytes),
+            Self::PlainAuthority(inner, _) => Pin::new(inner).poll_write(context, bytes),
             Self::Tls(inner, _) => Pin::new(inner).poll_write(context, bytes),
         }
     }
@@ -103,6 +108,7 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(inner, _) => Pin::new(inner).poll_write_vectored(context, slices),
+            Self::PlainAuthority(inner, _) => Pin::new(inner).poll_write_vectored(context, slices),
             Self::Tls(inner, _) => Pin::new(inner).poll_write_vectored(context, slices),
         }
     }
@@ -114,6 +120,7 @@ impl AsyncWrite for Stream {
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(inner, _) => Pin::new(inner).poll_flush(context),
+            Self::PlainAuthority(inner, _) => Pin::new(inner).poll_flush(context),
             Self::Tls(inner, _) => Pin::new(inner).poll_flush(context),
         }
     }
@@ -121,6 +128,7 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(inner, _) => Pin::new(inner).poll_shutdown(context),
+            Self::PlainAuthority(inner, _) => Pin::new(inner).poll_shutdown(context),
             Self::Tls(inner, _) => Pin::new(inner).poll_shutdown(context),
         }
     }

@@ -58,6 +58,7 @@ class Enricher(Program):
         service: Mapping[str, Any] | None = None,
         exporter: Mapping[str, Any] | None = None,
         exporters: Mapping[str, Any] | None = None,
+        sampling: Mapping[str, Any] | None = None,
         http: bool = False,
         recording: Path | None = None,
         record_options: Sequence[str] = (),
@@ -71,7 +72,7 @@ class Enricher(Program):
         self.metrics_port = free_port()
         self.directory = directory
         self.file = config = directory / "enricher.yaml"
-        self.configure(to_port, ebpf=ebpf, service=service, exporter=exporter, exporters=exporters)
+        self.configure(to_port, ebpf=ebpf, service=service, exporter=exporter, exporters=exporters, sampling=sampling)
         verb = ["record", str(recording), *record_options] if recording else ["run"]
         command = [*before, sys.executable, "-m", "enricher.cli.main", *verb, "--config", str(config)]
         super().__init__("enricher", command, directory / "enricher.log")
@@ -89,20 +90,27 @@ class Enricher(Program):
         service: Mapping[str, Any] | None = None,
         exporter: Mapping[str, Any] | None = None,
         exporters: Mapping[str, Any] | None = None,
+        sampling: Mapping[str, Any] | None = None,
     ) -> None:
-        """Writes the file, which is read at the start, and at SIGHUP. `service`: keys of that section."""
+        """Writes the file, which is read at the start, and at SIGHUP. `service`: keys of that section. Without
+        `sampling` there is no such processor."""
+        processors = {"ebpf": ebpf or {}} | ({} if sampling is None else {"sampling": sampling})
         named = exporters or _otlp_grpc(to_port, exporter or {})
-        self.file.write_text(json.dumps(self._config(named, ebpf or {}, service or {})))  # which is YAML, too
+        self.file.write_text(json.dumps(self._config(named, processors, service or {})))  # which is YAML, too
 
-    def _config(self, exporters: Mapping[str, Any], ebpf: dict[str, Any], service: Mapping[str, Any]) -> dict[str, Any]:
+    def _config(
+        self, exporters: Mapping[str, Any], processors: Mapping[str, Any], service: Mapping[str, Any]
+    ) -> dict[str, Any]:
         ports = {"grpc": self.port} | ({"http": self.http_port} if self.http_port else {})
         protocols = {name: {"endpoint": f"127.0.0.1:{port}"} for name, port in ports.items()}
         return {
             "receivers": {"otlp": {"protocols": protocols}},
-            "processors": {"ebpf": ebpf},
+            "processors": processors,
             "exporters": exporters,
             "service": {
-                "pipelines": {"traces": {"receivers": ["otlp"], "processors": ["ebpf"], "exporters": [*exporters]}},
+                "pipelines": {
+                    "traces": {"receivers": ["otlp"], "processors": [*processors], "exporters": [*exporters]}
+                },
                 "telemetry": {"metrics": {"address": f"127.0.0.1:{self.metrics_port}"}},
                 "transport": TRANSPORT,
             }
