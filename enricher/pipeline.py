@@ -245,6 +245,9 @@ def main() -> int:
     gc.freeze()  # what is alive now stays: no need to look through it at every collection
     if settings.grpc and "grpc" not in addresses:
         addresses["grpc"] = [f"{settings.grpc.endpoint.rpartition(':')[0]}:{port}"]
+    for kind, receiver in (("grpc", settings.grpc), ("http", settings.http)):
+        if receiver and receiver.port is None:
+            addresses[kind] = [receiver.endpoint]  # the socket knows it by the name that it was made with
     exporter = _destination(settings)
     log.info("spans are taken", **addresses, exporter=exporter, uid=os.getuid(), worker=place.worker)
     while signal.sigtimedwait({signal.SIGTERM}, CHECK_EVERY_S) is None:

@@ -193,7 +193,7 @@ def test_a_worker_that_hangs_makes_the_others_tell(pair: Enricher) -> None:
         assert pair.page("/healthz")[0] == 503
         assert pair.metric("workers_serving") == 1
         assert pair.metric("pipeline_serving") == 0
-        assert told_by_living(pair) == {"": "NOT_SERVING"}
+        wait_until(lambda: told_by_living(pair) == {"": "NOT_SERVING"}, "gRPC tells so, too")
     finally:
         os.kill(hanging, signal.SIGCONT)
     pair.wait_until_ready()
