@@ -4,11 +4,13 @@ The reader of the ring is a second one, in plain Python, so that these tests are
 """
 
 import ctypes
+import functools
 import mmap
 import os
 import shutil
 import struct
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,9 +18,11 @@ from typing import TypeVar
 
 import pytest
 
+from enricher.board import Board
 from enricher.evidence.records import RECORD_SIZE, Event
 from enricher.observer.libbpf import Map
 from enricher.observer.probe_set import OBJECTS, Probe, ProbeSet
+from enricher.workers import SLOTS
 
 SOURCES = Path(__file__).parents[2] / "probes"
 DEADLINE_S = 10.0
@@ -36,6 +40,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(why)
+
+
+@functools.cache
+def board_fd() -> int:
+    """Of a board on which nothing stands: an observer wants one, for the level of its log."""
+    return Board.make(SLOTS)[1]
+
+
+def observing(log_fd: int) -> tuple[list[str], list[int]]:
+    """The command that starts an observer, and the descriptors it wants."""
+    fds = [log_fd, board_fd()]
+    return [sys.executable, "-m", "enricher.observer", "--log-fd", str(fds[0]), "--board-fd", str(fds[1])], fds
 
 
 def wait_until(condition: Callable[[], T], what: str, deadline_s: float = DEADLINE_S) -> T:

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from enricher.evidence.records import RECORD_SIZE, Event, EventKind, ProbeCounte
 from enricher.observer.probe_set import Probe
 
 from . import tracer
-from .conftest import CompileC, Kernel, wait_until
+from .conftest import CompileC, Kernel, observing, wait_until
 from .hostile import Obeying, build, watch
 
 LoadProbes = Callable[..., Kernel]
@@ -168,11 +167,12 @@ def observe() -> Iterator[Callable[[Select], Observed]]:
         LogWriter(fd, LOG_RECORDS)
         index = EvidenceIndex(fd, 600 * SECOND, 1 << 20, 1 << 20)
         index.tap(True)
+        command, fds = observing(fd)
         process = subprocess.Popen(
-            [sys.executable, "-m", "enricher.observer", "--log-fd", str(fd)],
+            command,
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            pass_fds=[fd],
+            pass_fds=fds,
             text=True,
         )
         os.close(fd)

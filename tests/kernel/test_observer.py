@@ -14,7 +14,7 @@ from enricher._native import EvidenceIndex, LogWriter
 from enricher.config.model import Ebpf, Probes, Processors, Select, Settings
 from enricher.exits import CANNOT_OBSERVE, CANNOT_START
 
-from .conftest import DEADLINE_S, wait_until
+from .conftest import DEADLINE_S, observing, wait_until
 
 LOG_RECORDS = 4096
 NO_PRIVILEGE = ("setpriv", "--inh-caps=-all", "--bounding-set=-all")
@@ -29,11 +29,12 @@ class Running:
     """One observer and the log it writes."""
 
     def __init__(self, log_fd: int, configured: Settings, launcher: tuple[str, ...] = ()) -> None:
+        command, fds = observing(log_fd)
         self.process = subprocess.Popen(
-            [*launcher, sys.executable, "-m", "enricher.observer", "--log-fd", str(log_fd)],
+            [*launcher, *command],
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            pass_fds=[log_fd],
+            pass_fds=fds,
             text=True,
         )
         assert self.process.stdin
@@ -225,11 +226,11 @@ def test_without_the_probe_on_starts_programs_are_found_by_looking(
 
 
 def test_it_ends_with_its_parent(log_fd: int, index: EvidenceIndex) -> None:
+    command, fds = observing(log_fd)
     script = f"""
 import os, signal, subprocess, sys
 from enricher.privileges import die_with_parent
-child = subprocess.Popen([sys.executable, "-m", "enricher.observer", "--log-fd", "{log_fd}"],
-                         stdin=subprocess.PIPE, pass_fds=[{log_fd}], preexec_fn=die_with_parent)
+child = subprocess.Popen({command}, stdin=subprocess.PIPE, pass_fds={fds}, preexec_fn=die_with_parent)
 child.stdin.write({settings().to_json().encode()!r})
 child.stdin.close()
 print(child.pid, flush=True)
@@ -237,7 +238,7 @@ sys.stdin.read()
 os.kill(os.getpid(), signal.SIGKILL)
 """
     parent = subprocess.Popen(
-        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[log_fd], text=True
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=fds, text=True
     )
     assert parent.stdout
     observer = int(parent.stdout.readline())
