@@ -621,7 +621,8 @@ class EvidenceIndex:
 
     def __init__(self, fd: int, retention_ns: int, max_waits: int, max_span_ends: int) -> None:
         """Reads the log in `fd`, which may be closed afterwards. Span ends and waits are kept for the
-        retention time, and at most so many (of span ends: the next power of two).
+        retention time, and at most so many (of span ends: the next power of two, and four times as many where they are
+        younger than 2 s).
 
         Raises MalformedLog if there is no log of this version, OSError if it cannot be mapped.
         """

@@ -19,7 +19,7 @@ STEADY_AFTER_S: Final = 30.0
 
 _ENVIRONMENT: Final = {
     # Each thread of the C library's allocator would otherwise keep an arena of its own.
-    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_ARENA_MAX": "4",
     # gRPC's own log prints what peers send it, unescaped: a line of our log, or a terminal's control sequence.
     "GRPC_VERBOSITY": "NONE",
 }

@@ -57,6 +57,9 @@ if TYPE_CHECKING:
 MAX_SPAN_ENDS = 262_144
 MAX_WAITS = 131_072
 CHECK_EVERY_S = 1.0
+# New objects between two collections. What is held for a tail is young, and would be looked through again and again;
+# nothing on the way of a span has cycles.
+GC_AFTER = 50_000
 
 # What is imported only where it is needed, which after the change of user may be too late; see `preload`.
 LAZY_MODULES = (
@@ -243,6 +246,7 @@ def main() -> int:
         return CANNOT_START
     gc.collect()
     gc.freeze()  # what is alive now stays: no need to look through it at every collection
+    gc.set_threshold(GC_AFTER)
     if settings.grpc and "grpc" not in addresses:
         addresses["grpc"] = [f"{settings.grpc.endpoint.rpartition(':')[0]}:{port}"]
     for kind, receiver in (("grpc", settings.grpc), ("http", settings.http)):

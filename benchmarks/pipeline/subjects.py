@@ -174,7 +174,7 @@ def pipeline(
                 command,
                 bench.directory / "pipeline.log",
                 # As the supervisor starts it.
-                environment=os.environ | {"MALLOC_ARENA_MAX": "2"},
+                environment=os.environ | {"MALLOC_ARENA_MAX": "4"},
                 cores=bench.cores.one,
                 pass_fds=fds,
             )

@@ -84,7 +84,7 @@ impl Index {
     /// `began_late`: what was in the log before is gone, and nobody knows from when.
     pub fn new(retention_ns: u64, max_waits: usize, max_span_ends: usize, began_late: bool) -> Self {
         Self {
-            span_ends: SpanEnds::new(max_span_ends),
+            span_ends: SpanEnds::new(max_span_ends).with_bursts(),
             waits: Waits::new(max_waits),
             calls: Calls::default(),
             lineage: Lineage::default(),

@@ -373,12 +373,10 @@ impl Queue {
             inner.spans -= state.counted_spans - state.spans;
             state.counted_spans = state.spans;
         }
-        let count = entries.len();
         inner.ready.extend(entries);
         drop(inner);
-        for _ in 0..count {
-            self.is_ready.notify_one();
-        }
+        // Whoever takes them takes as many as fit, and wakes the next if some are left.
+        self.is_ready.notify_one();
     }
 
     /// Takes in what a durable store has kept under `id`, to be decided anew. False while there is no room.
@@ -427,6 +425,9 @@ impl Queue {
             }
             room = room.saturating_sub(size);
             taken.extend(inner.ready.pop_front());
+        }
+        if !inner.ready.is_empty() {
+            self.is_ready.notify_one();
         }
         taken
     }

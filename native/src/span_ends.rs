@@ -94,6 +94,8 @@ impl SpanEnd {
 
 const SMALLEST: usize = 1024;
 const HEADS_PER_ENTRY: usize = 2;
+/// A request is held for a tail and a second at most; this is for spans that are exported as they end.
+const MAY_BE_COMING_NS: u64 = 2_000_000_000;
 
 pub struct SpanEnds {
     /// Entry n (counted modulo 2^32 from the first that ever was) lies in slot n % len. The length is a power
@@ -106,6 +108,7 @@ pub struct SpanEnds {
     next: u32,
     len: usize,
     most: usize,
+    most_in_bursts: usize,
     pub forgotten: u64,
 }
 
@@ -113,9 +116,16 @@ impl SpanEnds {
     /// Keeps up to `most` (rounded up to a power of two, at most 2^30).
     pub fn new(most: usize) -> Self {
         let most = most.clamp(1, 1 << 30).next_power_of_two();
-        let mut ends = Self { entries: vec![], heads: vec![], next: 0, len: 0, most, forgotten: 0 };
+        let (entries, heads) = (vec![], vec![]);
+        let mut ends = Self { entries, heads, next: 0, len: 0, most, most_in_bursts: most, forgotten: 0 };
         ends.resize(SMALLEST.min(most));
         ends
+    }
+
+    /// Keeps four times as many where otherwise one would be forgotten whose span may just be coming.
+    pub fn with_bursts(mut self) -> Self {
+        self.most_in_bursts = 4 * self.most;
+        self
     }
 
     pub fn count(&self) -> usize {
@@ -159,7 +169,9 @@ impl SpanEnds {
             return false;
         }
         if self.len == self.entries.len() {
-            if self.len < self.most {
+            let oldest_ns = self.entry(self.next.wrapping_sub(self.len as u32)).end_ns;
+            let is_needed = end.end_ns < oldest_ns.saturating_add(MAY_BE_COMING_NS);
+            if self.len < self.most || (is_needed && self.len < self.most_in_bursts) {
                 self.resize(2 * self.len);
             } else {
                 self.len -= 1;
@@ -266,6 +278,16 @@ mod tests {
 
     fn has(ends: &SpanEnds, n: u64) -> bool {
         ends.get(n, &[n as u8; 16]).is_some_and(|found| found.end_ns == 1000 + n)
+    }
+
+    #[test]
+    fn in_a_burst_more_are_kept_and_the_oldest_go_once_they_are_not_needed() {
+        let mut ends = SpanEnds::new(8).with_bursts();
+        (1..=40).for_each(|n| assert!(ends.insert(end(n))));
+        assert_eq!((ends.count(), ends.forgotten), (32, 8));
+        let mut ends = SpanEnds::new(8).with_bursts();
+        (1..=40).for_each(|n| assert!(ends.insert(SpanEnd { end_ns: n * MAY_BE_COMING_NS, ..end(n) })));
+        assert_eq!((ends.count(), ends.forgotten), (8, 32));
     }
 
     #[test]

@@ -126,10 +126,10 @@ def test_a_wait_that_is_sent_again_and_again_does_not_grow() -> None:
 
 
 def test_the_oldest_span_ends_give_way() -> None:
-    with Log(max_span_ends=1024) as log:
+    with Log(max_span_ends=512) as log:
         log.write(process(), *(span_end(n, span_id=n.to_bytes(8, "little")) for n in range(1, 3001)))
         log.write(watermark_ms=3001)
-        assert log.index.statistics()["span_ends_forgotten_total"] == 3000 - 1024
+        assert log.index.statistics()["span_ends_forgotten_total"] == 3000 - 4 * 512
         assert log.match(2990, 3000, span_id=(3000).to_bytes(8, "little")).matched == 1
         assert log.match(90, 100, span_id=(100).to_bytes(8, "little")).matched == 0
 

@@ -15,8 +15,8 @@ use super::under_way::Coming;
 use crate::compression::{Decoder, Encoding, Unusable};
 use crate::queue::{code, Answer, Outcome, RETRY_DELAY_NS};
 
-/// Of a message that is longer, room is made as it comes.
-const FIRST_ROOM: usize = 64 << 10;
+/// Of a message that is longer, room is made as it comes. Room that nothing has come into takes no memory.
+const FIRST_ROOM: usize = 512 << 10;
 /// What a call takes whose message has yet to come.
 const CALL_BYTES: usize = 4 << 10;
 /// Decoding this much takes about half a millisecond: then others are served.
@@ -183,7 +183,7 @@ impl<'a> Content<'a> {
     /// What has to wait takes part of the room that all share; what is there at once, as mostly, does not.
     async fn wait(&mut self, body: &mut Incoming) -> Result<Next, Refused> {
         let room = self.room.get_or_insert_with(|| self.shared.under_way.begin());
-        room.takes(self.bytes.capacity() + CALL_BYTES).map_err(|_| Refused::no_room())?;
+        room.takes(self.bytes.len() + CALL_BYTES).map_err(|_| Refused::no_room())?;
         tokio::select! {
             biased;
             frame = poll_fn(|context| Pin::new(&mut *body).poll_frame(context)) => Ok(frame),
