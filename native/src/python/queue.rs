@@ -3,19 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use pyo3::exceptions::{PyLookupError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict};
 
-use crate::python::request::{MalformedRequest, Request};
+use crate::python::request::{shared, MalformedRequest, Request};
 use crate::queue::{Answer, Bounds, Entry as CoreEntry, Offered, Outcome, Queue as CoreQueue};
-
-/// A bytes object as it is, kept alive by a reference.
-pub fn shared(bytes: Bound<'_, PyBytes>) -> Bytes {
-    Bytes::from_owner(PyBackedBytes::from(bytes))
-}
 
 fn seconds(timeout_s: f64) -> PyResult<Duration> {
     Duration::try_from_secs_f64(timeout_s)

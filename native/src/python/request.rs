@@ -6,18 +6,23 @@ use std::mem::MaybeUninit;
 use bytes::Bytes;
 use pyo3::exceptions::{PyIndexError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 use pyo3::{create_exception, ffi};
 
 use crate::attributes::{push_attribute, Value};
-use crate::python::queue::shared;
 use crate::sampling::{self, Rule, Tally};
 use crate::scalars::{self, Found, Scalar};
 use crate::splice::{Patch, Plan, Refused};
 use crate::wire::{self, Extent, Scan};
 
 create_exception!(enricher._native, MalformedRequest, PyValueError);
+
+/// A bytes object as it is, kept alive by a reference.
+pub fn shared(bytes: Bound<'_, PyBytes>) -> Bytes {
+    Bytes::from_owner(PyBackedBytes::from(bytes))
+}
 
 /// A run for these spans, or for all.
 type Fill<'py> = (Option<Vec<usize>>, Bound<'py, PyBytes>);

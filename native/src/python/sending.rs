@@ -11,7 +11,8 @@ use pyo3::types::{PyBytes, PyDict};
 
 use crate::compression::Encoding;
 use crate::protobuf::Malformed;
-use crate::python::queue::{shared, Entry};
+use crate::python::queue::Entry;
+use crate::python::request::shared;
 use crate::python::request::MalformedRequest;
 use crate::transport::client::{self, Protocol, Settings};
 use crate::transport::client_connect::Endpoint;
