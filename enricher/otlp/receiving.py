@@ -27,6 +27,8 @@ def receivers(
     it makes by itself, with `share_ports` beside other workers. Raises UnfitListenerError."""
     limits = Limits(
         max_message_bytes=settings.max_recv_bytes,
+        # So that the largest there may be comes through, with all that reading it takes.
+        max_bytes_under_way=max(Limits().max_bytes_under_way, 4 * settings.max_recv_bytes),
         max_concurrent_streams=settings.grpc.max_concurrent_streams
         if settings.grpc
         else Limits().max_concurrent_streams,

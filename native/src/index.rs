@@ -226,8 +226,12 @@ impl Index {
 
     /// A process that loses something at every tick would fill the list: what follows upon its last loss is one with it.
     fn take_loss(&mut self, start_ns: u64, end_ns: u64, tgid: u32) {
-        self.totals.losses += 1;
         self.waits.lost(tgid);
+        self.note_loss(start_ns, end_ns, tgid);
+    }
+
+    fn note_loss(&mut self, start_ns: u64, end_ns: u64, tgid: u32) {
+        self.totals.losses += 1;
         let last = self.losses.iter_mut().rev().find(|loss| loss.tgid == tgid);
         if let Some(last) = last.filter(|last| start_ns <= last.end_ns.saturating_add(LOSSES_APART_NS)) {
             last.start_ns = last.start_ns.min(start_ns);
@@ -278,7 +282,7 @@ impl Index {
     /// Forgets all but the newest, as memory is short: of what is older than `keep_ns`, evidence counts as lost.
     pub fn shed(&mut self, keep_ns: u64) {
         let before_ns = self.watermark_ns.saturating_sub(keep_ns);
-        self.take_loss(0, before_ns, 0);
+        self.note_loss(0, before_ns, 0);
         self.totals.shed += 1;
         self.forget(before_ns);
         self.waits.shrink();
@@ -359,7 +363,8 @@ impl Index {
     pub fn misses(&self, tgid: u32, start_ns: u64, end_ns: u64, tick_ns: u64) -> bool {
         let Some(process) = self.processes.get(&tgid) else { return false };
         if process.since_ns <= start_ns {
-            return self.is_not_all_known(start_ns, end_ns, tgid);
+            let end_is_forgotten = end_ns <= self.span_ends.forgotten_until_ns;
+            return end_is_forgotten || self.is_not_all_known(start_ns, end_ns, tgid);
         }
         // Otherwise another process, that has the same resource or, later, the same pid.
         (1..=start_ns).contains(&process.identity.start_ticks.saturating_mul(tick_ns))

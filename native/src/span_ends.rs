@@ -94,8 +94,8 @@ impl SpanEnd {
 
 const SMALLEST: usize = 1024;
 const HEADS_PER_ENTRY: usize = 2;
-/// A request is held for a tail and a second at most; this is for spans that are exported as they end.
-const MAY_BE_COMING_NS: u64 = 2_000_000_000;
+/// SDKs keep a span for 5 s before they export it.
+const MAY_BE_COMING_NS: u64 = 6_000_000_000;
 
 pub struct SpanEnds {
     /// Entry n (counted modulo 2^32 from the first that ever was) lies in slot n % len. The length is a power
@@ -110,14 +110,24 @@ pub struct SpanEnds {
     most: usize,
     most_in_bursts: usize,
     pub forgotten: u64,
+    /// Ends up to this time were forgotten for want of room.
+    pub forgotten_until_ns: u64,
 }
 
 impl SpanEnds {
     /// Keeps up to `most` (rounded up to a power of two, at most 2^30).
     pub fn new(most: usize) -> Self {
         let most = most.clamp(1, 1 << 30).next_power_of_two();
-        let (entries, heads) = (vec![], vec![]);
-        let mut ends = Self { entries, heads, next: 0, len: 0, most, most_in_bursts: most, forgotten: 0 };
+        let mut ends = Self {
+            entries: vec![],
+            heads: vec![],
+            next: 0,
+            len: 0,
+            most,
+            most_in_bursts: most,
+            forgotten: 0,
+            forgotten_until_ns: 0,
+        };
         ends.resize(SMALLEST.min(most));
         ends
     }
@@ -176,6 +186,7 @@ impl SpanEnds {
             } else {
                 self.len -= 1;
                 self.forgotten += 1;
+                self.forgotten_until_ns = self.forgotten_until_ns.max(oldest_ns);
             }
         }
         self.push(end);

@@ -1,8 +1,7 @@
 //! One walk over a serialised ExportTraceServiceRequest: it is valid or not, exactly as protobuf would find
 //! it, and its spans are told with what a join needs to know of them. And its counterpart: the same bytes
 //! with attributes added to some spans.
-//! ! Nothing is decoded and encoded again: unknown fields, repeated fields and odd encodings leave as they
-//came.
+//! Nothing is decoded and encoded again: unknown fields, repeated fields and odd encodings leave as they came.
 
 use crate::ascii;
 use crate::protobuf::{check_content, Malformed, Reader, FIXED64, LENGTH, VARINT};
@@ -30,6 +29,10 @@ const DOUBLE_VALUE: u8 = 4 << 3 | 1;
 
 /// Room for spans is made by this; more is made when they are smaller.
 const USUAL_SPAN_SIZE: usize = 400;
+
+/// One that is not ASCII has those before it looked at again, and so has each that follows: more would let a
+/// single span of half a million attributes be looked through half a million times.
+const ATTRIBUTES_AT_ONCE: usize = 32;
 
 /// How deep a span is nested: request, ResourceSpans, ScopeSpans, Span.
 const SPAN_DEPTH: u32 = 3;
@@ -315,19 +318,22 @@ fn read_plain_tail(reader: &mut Reader) -> i32 {
 /// Most of a request's bytes are attributes of spans, so these have a short way: steps over all that follow
 /// and are as SDKs write them: tags and lengths of one byte each, first the key and then a string, bool, int
 /// or double. Stops at the first that is not so, or not valid.
-/// / Only the shape is looked at one by one. That tags, lengths and text are ASCII is found for all of them
-//in one / pass at vector speed: when exactly as many bytes have their high bit set as those of the numbers
-//do.
+/// Only the shape is looked at one by one. That tags, lengths and text are ASCII is found for many of them in
+/// one pass at vector speed: when exactly as many bytes have their high bit set as those of the numbers do.
 #[inline(always)]
 fn skip_plain_attributes(reader: &mut Reader) {
-    let mut rest = &reader.bytes[reader.at..reader.end];
-    let mut high = 0;
-    while let Some((size, high_in_number)) = plain_attribute(rest) {
-        high += high_in_number;
-        rest = &rest[size..];
-    }
-    let end = reader.end - rest.len();
-    if ascii::count_high(&reader.bytes[reader.at..end]) == high {
+    loop {
+        let mut rest = &reader.bytes[reader.at..reader.end];
+        let mut high = 0;
+        for _ in 0..ATTRIBUTES_AT_ONCE {
+            let Some((size, high_in_number)) = plain_attribute(rest) else { break };
+            high += high_in_number;
+            rest = &rest[size..];
+        }
+        let end = reader.end - rest.len();
+        if end == reader.at || ascii::count_high(&reader.bytes[reader.at..end]) != high {
+            return;
+        }
         reader.at = end;
     }
 }

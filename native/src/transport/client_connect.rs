@@ -128,7 +128,12 @@ impl Service<Uri> for Connector {
     /// The address is our own: what is asked for is only whom the request names.
     fn call(&mut self, _asked: Uri) -> Self::Future {
         let ready = self.clone();
-        Box::pin(mem::replace(self, ready).connect())
+        let connecting = mem::replace(self, ready).connect();
+        // Names and TLS, too, so that another endpoint gets its turn.
+        Box::pin(async move {
+            let connected = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await;
+            connected.unwrap_or_else(|_| Err(format!("no connection within {CONNECT_TIMEOUT:?}").into()))
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::{header, HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use tokio::time::timeout;
 
 use super::admission::Admission;
 use super::connection::Peer;
@@ -155,7 +156,8 @@ async fn from_json(body: Bytes, limit: usize, shared: &Shared) -> Result<Bytes, 
         let room = shared.under_way.begin();
         room.takes(2 * body.len()).map_err(|_| Refused::no_room())?;
         let reading = tokio::task::spawn_blocking(move || json::to_protobuf(&body, limit));
-        reading.await.map_err(|_| Refused::failed("the request could not be read"))?
+        let read = timeout(shared.limits.message_timeout, reading).await.map_err(|_| Refused::no_room())?;
+        read.map_err(|_| Refused::failed("the request could not be read"))?
     };
     match read {
         Ok(body) => Ok(body.into()),

@@ -15,7 +15,7 @@ pub fn runtime() -> io::Result<&'static Handle> {
     let runtime = Builder::new_current_thread()
         .enable_io()
         .enable_time()
-        .max_blocking_threads(2) // names are looked up there
+        .max_blocking_threads(8) // names are looked up there, and one that is not answered keeps its thread
         .thread_name("sending-names")
         .build()?;
     let handle = RUNTIME.get_or_init(|| runtime.handle().clone());

@@ -113,7 +113,7 @@ impl Server {
         let runtime = runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
-            .max_blocking_threads(1) // for files that are looked at, and large requests in JSON
+            .max_blocking_threads(4) // for files that are looked at, each of which may hang, and large requests in JSON
             .build()?;
         self.shared.callbacks.start(self.shared.limits.max_callbacks)?;
         let (shared, ending) = (self.shared.clone(), self.ending.subscribe());
