@@ -382,3 +382,12 @@ def test_where_no_spans_are_taken_none_are() -> None:
         export = channel.unary_unary(EXPORT_METHOD)
         assert failed(lambda: export(b"")).code() is grpc.StatusCode.UNIMPLEMENTED
         assert post(http_port, b"").status == 404
+
+
+def test_who_writes_all_before_it_reads_hears_why_it_was_refused() -> None:
+    head = b"POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\n"
+    with listening(new_queue()) as port:
+        for _ in range(10):
+            with socket.create_connection(("127.0.0.1", port), 10) as line:
+                line.sendall(head + b"content-length: %d\r\n\r\n" % (3 << 20) + bytes(3 << 20))
+                assert line.recv(4096).startswith(b"HTTP/1.1 413")

@@ -1,7 +1,7 @@
 //! OTLP over HTTP: https://opentelemetry.io/docs/specs/otlp/#otlphttp
 
 use bytes::Bytes;
-use http::{header, HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::{header, HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
@@ -58,7 +58,7 @@ impl Format {
 }
 
 pub async fn answer(
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     service: &Service,
     traces: &Traces,
     peer: &Peer,
@@ -66,14 +66,18 @@ pub async fn answer(
     let origin = traces.cors.allowed(request.headers());
     let mut response = match traces.cors.preflight(&request) {
         Some(response) if !traces.cors.origins.is_empty() => return response,
-        _ => of_path(request, service, traces, peer).await,
+        _ => of_path(&mut request, service, traces, peer).await,
     };
+    let waits_to_send = request.headers().contains_key(header::EXPECT);
+    if request.version() < Version::HTTP_2 && response.status() != StatusCode::OK && !waits_to_send {
+        message::discard(request.body_mut()).await;
+    }
     traces.cors.expose(origin, response.headers_mut());
     response
 }
 
 async fn of_path(
-    request: Request<Incoming>,
+    request: &mut Request<Incoming>,
     service: &Service,
     traces: &Traces,
     peer: &Peer,
@@ -96,7 +100,7 @@ async fn of_path(
 }
 
 async fn export(
-    request: Request<Incoming>,
+    request: &mut Request<Incoming>,
     service: &Service,
     queue: &Queue,
     peer: &Peer,
@@ -124,7 +128,7 @@ async fn export(
         response.headers_mut().insert(ACCEPTS, HeaderValue::from_static(Encoding::ACCEPTED));
         return response;
     };
-    let content = content(request.into_body(), encoding, format, service.max_message_bytes, peer);
+    let content = content(request.body_mut(), encoding, format, service.max_message_bytes, peer);
     let answer = match content.await {
         Ok(body) => admission.offer(body, &peer.name).await,
         Err(refused) => admission.refuse(refused),
@@ -134,7 +138,7 @@ async fn export(
 
 /// As protobuf.
 async fn content(
-    body: Incoming,
+    body: &mut Incoming,
     encoding: Encoding,
     format: Format,
     limit: usize,

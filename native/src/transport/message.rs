@@ -3,6 +3,7 @@
 use std::future::{poll_fn, Future};
 use std::pin::Pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame};
@@ -21,6 +22,8 @@ const FIRST_ROOM: usize = 512 << 10;
 const CALL_BYTES: usize = 4 << 10;
 /// Decoding this much takes about half a millisecond: then others are served.
 const DECODED_AT_ONCE: usize = 256 << 10;
+const MOST_DISCARDED: usize = 8 << 20;
+const DISCARDED_FOR: Duration = Duration::from_secs(1);
 /// Of gRPC: whether the message is compressed, and its length.
 const PREFIX_BYTES: usize = 5;
 
@@ -77,7 +80,7 @@ pub async fn of_grpc(body: Incoming, shared: &Shared, limit: usize) -> Result<Me
 }
 
 /// The content of a request of HTTP.
-pub async fn of_http(body: Incoming, shared: &Shared, limit: usize) -> Result<Message, Refused> {
+pub async fn of_http(body: &mut Incoming, shared: &Shared, limit: usize) -> Result<Message, Refused> {
     in_time(shared, read_http(body, shared, limit)).await
 }
 
@@ -131,20 +134,38 @@ async fn read_grpc(mut body: Incoming, shared: &Shared, limit: usize) -> Result<
     Ok(content.into_message(prefix[0] == 1))
 }
 
-async fn read_http(mut body: Incoming, shared: &Shared, limit: usize) -> Result<Message, Refused> {
+async fn read_http(body: &mut Incoming, shared: &Shared, limit: usize) -> Result<Message, Refused> {
     // What the head says of the length; hyper sees to it that no more comes.
     let length = body.size_hint().exact().map(|length| usize::try_from(length).unwrap_or(usize::MAX));
     if length.is_some_and(|length| length > limit) {
         return Err(Refused::too_large(limit));
     }
     let mut content = Content::new(shared);
-    while let Some(data) = content.next(&mut body).await? {
+    while let Some(data) = content.next(body).await? {
         if data.len() > limit - content.bytes.len() {
             return Err(Refused::too_large(limit));
         }
         content.push(&data, length.unwrap_or(limit));
     }
     Ok(content.into_message(false))
+}
+
+/// Reads on, for a while, what nobody wants any more. A connection of HTTP/1 that is closed with something unread is
+/// reset, and with it goes the answer that says why.
+pub async fn discard(body: &mut Incoming) {
+    if body.size_hint().lower() > MOST_DISCARDED as u64 {
+        return;
+    }
+    let reading = async {
+        let mut left = MOST_DISCARDED;
+        while let Some(Ok(frame)) = poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    let _ = timeout(DISCARDED_FOR, reading).await;
 }
 
 /// What has come of a message.
