@@ -622,7 +622,7 @@ class EvidenceIndex:
     def __init__(self, fd: int, retention_ns: int, max_waits: int, max_span_ends: int) -> None:
         """Reads the log in `fd`, which may be closed afterwards. Span ends and waits are kept for the
         retention time, and at most so many (of span ends: the next power of two, and four times as many where they are
-        younger than 2 s).
+        younger than 6 s).
 
         Raises MalformedLog if there is no log of this version, OSError if it cannot be mapped.
         """
@@ -725,7 +725,8 @@ class EvidenceIndex:
         start."""
 
     def sender(self, peer: str) -> int | None:
-        """The process that has this end of a connection, in gRPC's notation (`ipv4:127.0.0.1:5555`)."""
+        """The process that has this end of a connection, in gRPC's notation (`ipv4:127.0.0.1:5555`); of a Unix socket
+        (`unix:pid=42`), if it is a watched one."""
 
     def process(self, tgid: int) -> tuple[int, int] | None:
         """Since when it is watched, and its PROCESS_* flags; None if it is not."""

@@ -273,3 +273,9 @@ def test_what_was_shed_counts_as_lost_and_the_newest_stays(log: Log) -> None:
     assert log.index.lost(100 * MS, 150 * MS, TGID)
     assert not log.index.lost(850 * MS, 990 * MS, TGID)
     assert log.index.statistics()["shed_total"] == 1
+
+
+def test_who_sends_over_a_unix_socket_is_known_by_its_pid_if_it_is_watched(log: Log) -> None:
+    log.write(process())
+    assert log.index.sender(f"unix:pid={TGID}") == TGID
+    assert [log.index.sender(peer) for peer in ("unix:pid=43", "unix:pid=x", "unix:pid=", "unix:")] == [None] * 4

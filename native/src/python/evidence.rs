@@ -545,6 +545,10 @@ impl EvidenceIndex {
     }
 
     fn sender(&self, peer: &str) -> Option<u32> {
+        // Of a Unix socket the kernel itself has told the transport who is at its other end.
+        if let Some(pid) = peer.strip_prefix("unix:pid=") {
+            return pid.parse().ok().filter(|pid| self.index.process(*pid).is_some());
+        }
         self.index.sender(&endpoint(peer)?)
     }
 
